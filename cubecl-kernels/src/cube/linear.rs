@@ -1,0 +1,270 @@
+//! Launches of the products, and whole or picked rows of a stored matrix.
+
+use burn::backend::cubecl::dtype_to_elem_type;
+use burn::tensor::{DType, FloatDType};
+use burn_cubecl::CubeBackend;
+use burn_cubecl::tensor::CubeTensor;
+use cubecl::prelude::*;
+
+use super::unpack::{Planes, blocks, groups_per_block, planes, unpack1, unpack8};
+use super::{contiguous, dims, empty, gemm, grid, line, matvec, plane_size};
+use crate::formats::Format;
+use crate::ops::{LinearOps, MATVEC_ROWS, MatrixSpec};
+
+/// Planes of a matrix-vector cube.
+const PLANES: u32 = 8;
+
+impl LinearOps for CubeBackend {
+    fn linear_into(x: CubeTensor, words: CubeTensor, spec: MatrixSpec, out: CubeTensor, offset: usize) -> CubeTensor {
+        let [m, stride] = dims(&out);
+        let x = contiguous(x);
+        if m > MATVEC_ROWS {
+            launch_gemm(x, words, spec, out.clone(), m, stride, offset);
+        } else {
+            launch_matvec(x, words, spec, out.clone(), m, stride, offset);
+        }
+        out
+    }
+
+    fn dequantize(words: CubeTensor, spec: MatrixSpec, dtype: FloatDType) -> CubeTensor {
+        let dtype = DType::from(dtype);
+        let MatrixSpec { format, rows, cols } = spec;
+        // A float matrix that already has the type is viewed, not copied.
+        if words.dtype == DType::U32 && dtype == float_dtype(format) {
+            let shape = burn::tensor::Shape::from(vec![rows, cols]);
+            return CubeTensor::new_contiguous(words.client.clone(), words.device.clone(), shape, words.handle, dtype);
+        }
+        let out = empty(&words, [rows, cols], dtype);
+        if cols % 8 == 0 {
+            let groups = rows * cols / 8;
+            dequantize_groups::launch(
+                &out.client,
+                grid(groups.div_ceil(256)),
+                line(256),
+                words.into_buffer_arg(),
+                out.clone().into_buffer_arg(),
+                planes(format, blocks(format, rows * cols)),
+                groups as u32,
+                format,
+                groups_per_block(format),
+                dtype_to_elem_type(dtype),
+            );
+        } else {
+            dequantize_elements::launch(
+                &out.client,
+                grid((rows * cols).div_ceil(256)),
+                line(256),
+                words.into_buffer_arg(),
+                out.clone().into_buffer_arg(),
+                (rows * cols) as u32,
+                format,
+                dtype_to_elem_type(dtype),
+            );
+        }
+        out
+    }
+
+    fn embedding(words: CubeTensor, tokens: CubeTensor, spec: MatrixSpec) -> CubeTensor {
+        let MatrixSpec { format, rows, cols } = spec;
+        let tokens = contiguous(tokens);
+        let [n] = dims(&tokens);
+        let out = empty(&words, [n, cols], DType::F32);
+        gather::launch(
+            &out.client,
+            CubeCount::Static(n as u32, 1, 1),
+            line(128),
+            words.into_buffer_arg(),
+            tokens.into_buffer_arg(),
+            out.clone().into_buffer_arg(),
+            planes(format, blocks(format, rows * cols)),
+            cols as u32,
+            cols % 8 == 0,
+            format,
+            groups_per_block(format),
+        );
+        out
+    }
+}
+
+fn float_dtype(format: Format) -> DType {
+    match format {
+        Format::F32 => DType::F32,
+        Format::F16 => DType::F16,
+        Format::BF16 => DType::BF16,
+        _ => DType::U32,
+    }
+}
+
+fn launch_matvec(
+    x: CubeTensor,
+    words: CubeTensor,
+    spec: MatrixSpec,
+    out: CubeTensor,
+    m: usize,
+    stride: usize,
+    offset: usize,
+) {
+    let MatrixSpec { format, rows, cols } = spec;
+    let plane = plane_size(&x);
+    let client = out.client.clone();
+    let element_bytes = if format == Format::F32 { 4 } else { 2 };
+    let (rows_, stride, offset) = (rows as u32, stride as u32, offset as u32);
+    if format.block_len() > 1 {
+        let dim = CubeDim::new_2d(plane, 4);
+        matvec::matvec_packed::launch(
+            &client,
+            grid(rows.div_ceil(4)),
+            dim,
+            x.into_buffer_arg(),
+            words.into_buffer_arg(),
+            out.into_buffer_arg(),
+            planes(format, blocks(format, rows * cols)),
+            rows_,
+            stride,
+            offset,
+            cols as u32,
+            m as u32,
+            format,
+            groups_per_block(format),
+        );
+    } else if cols * element_bytes % 16 == 0 {
+        let kv = (cols * element_bytes / 16) as u32;
+        let split = (kv / 64).clamp(1, PLANES);
+        let split = 1 << split.ilog2();
+        matvec::matvec_float::launch(
+            &client,
+            grid(rows.div_ceil((PLANES / split) as usize)),
+            CubeDim::new_2d(plane, PLANES),
+            4,
+            x.into_buffer_arg(),
+            words.into_buffer_arg(),
+            out.into_buffer_arg(),
+            rows_,
+            stride,
+            offset,
+            kv,
+            m as u32,
+            split,
+            PLANES,
+            plane,
+            format,
+        );
+    } else {
+        matvec::matvec_ragged::launch(
+            &client,
+            grid(rows.div_ceil(4)),
+            CubeDim::new_2d(plane, 4),
+            x.into_buffer_arg(),
+            words.into_buffer_arg(),
+            out.into_buffer_arg(),
+            rows_,
+            cols as u32,
+            stride,
+            offset,
+            m as u32,
+            format,
+        );
+    }
+}
+
+fn launch_gemm(
+    x: CubeTensor,
+    words: CubeTensor,
+    spec: MatrixSpec,
+    out: CubeTensor,
+    m: usize,
+    stride: usize,
+    offset: usize,
+) {
+    let MatrixSpec { format, rows, cols } = spec;
+    let count = CubeCount::Static((rows as u32).div_ceil(gemm::TILE), (m as u32).div_ceil(gemm::TILE), 1);
+    gemm::gemm::launch(
+        &out.client.clone(),
+        count,
+        line(gemm::UNITS),
+        x.into_buffer_arg(),
+        words.into_buffer_arg(),
+        out.into_buffer_arg(),
+        planes(format, blocks(format, rows * cols)),
+        m as u32,
+        rows as u32,
+        stride as u32,
+        offset as u32,
+        cols as u32,
+        format,
+        groups_per_block(format),
+    );
+}
+
+/// The whole matrix, eight elements a unit.
+#[cube(launch)]
+fn dequantize_groups<F: Float>(
+    w: &[u32],
+    out: &mut [F],
+    planes: Planes,
+    groups: u32,
+    #[comptime] format: Format,
+    #[comptime] groups_per_block: u32,
+    #[define(F)] _dtype: ElemType,
+) {
+    let unit = (CUBE_POS_Y * CUBE_COUNT_X + CUBE_POS_X) * CUBE_DIM_X + UNIT_POS_X;
+    if unit < groups {
+        let mut values = Array::<f32>::new(8usize);
+        unpack8(w, &planes, unit / groups_per_block, unit % groups_per_block, &mut values, format);
+        #[unroll]
+        for j in 0..8u32 {
+            out[(unit * 8 + j) as usize] = F::cast_from(values[j as usize]);
+        }
+    }
+}
+
+/// The whole matrix, an element a unit.
+#[cube(launch)]
+fn dequantize_elements<F: Float>(
+    w: &[u32],
+    out: &mut [F],
+    elements: u32,
+    #[comptime] format: Format,
+    #[define(F)] _dtype: ElemType,
+) {
+    let unit = (CUBE_POS_Y * CUBE_COUNT_X + CUBE_POS_X) * CUBE_DIM_X + UNIT_POS_X;
+    if unit < elements {
+        out[unit as usize] = F::cast_from(unpack1(w, unit, format));
+    }
+}
+
+/// Row `tokens[cube]` of the matrix.
+#[cube(launch)]
+#[allow(clippy::too_many_arguments)]
+fn gather(
+    w: &[u32],
+    tokens: &[i32],
+    out: &mut [f32],
+    planes: Planes,
+    cols: u32,
+    #[comptime] grouped: bool,
+    #[comptime] format: Format,
+    #[comptime] groups_per_block: u32,
+) {
+    let n = CUBE_POS_X;
+    let row = u32::cast_from(tokens[n as usize]);
+    let mut k = UNIT_POS_X;
+    if comptime!(grouped) {
+        let groups = cols / 8;
+        let mut values = Array::<f32>::new(8usize);
+        while k < groups {
+            let index = row * groups + k;
+            unpack8(w, &planes, index / groups_per_block, index % groups_per_block, &mut values, format);
+            #[unroll]
+            for j in 0..8u32 {
+                out[(n * cols + k * 8 + j) as usize] = values[j as usize];
+            }
+            k += CUBE_DIM_X;
+        }
+    } else {
+        while k < cols {
+            out[(n * cols + k) as usize] = unpack1(w, row * cols + k, format);
+            k += CUBE_DIM_X;
+        }
+    }
+}

@@ -1,0 +1,54 @@
+//! CubeCL kernels: written once for CUDA, Vulkan, Metal and WebGPU.
+
+mod activation;
+mod assign;
+mod attention;
+mod gemm;
+mod linear;
+mod matvec;
+mod norm;
+mod rope;
+mod sample;
+mod unpack;
+
+use burn::tensor::{DType, Shape};
+use burn_cubecl::kernel::into_contiguous;
+use burn_cubecl::tensor::CubeTensor;
+use cubecl::prelude::{CubeCount, CubeDim};
+
+/// Most cubes along one axis of a grid that every runtime takes.
+const GRID_AXIS: usize = 32_768;
+
+/// A grid of at least `cubes` cubes; kernels check their linear index against what they need.
+fn grid(cubes: usize) -> CubeCount {
+    let x = cubes.clamp(1, GRID_AXIS);
+    CubeCount::Static(x as u32, cubes.div_ceil(x).max(1) as u32, 1)
+}
+
+/// A cube of `units` units in one row.
+fn line(units: u32) -> CubeDim {
+    CubeDim::new_2d(units, 1)
+}
+
+/// A new tensor beside `like`, its contents undefined.
+fn empty<const D: usize>(like: &CubeTensor, shape: [usize; D], dtype: DType) -> CubeTensor {
+    let size = shape.iter().product::<usize>() * dtype.size();
+    let buffer = like.client.empty(size);
+    CubeTensor::new_contiguous(like.client.clone(), like.device.clone(), Shape::from(shape.to_vec()), buffer, dtype)
+}
+
+/// The shape, which must have `D` axes.
+fn dims<const D: usize>(tensor: &CubeTensor) -> [usize; D] {
+    let shape = tensor.meta.shape();
+    std::array::from_fn(|i| shape[i])
+}
+
+/// Units of a plane on the device of `tensor`.
+fn plane_size(tensor: &CubeTensor) -> u32 {
+    tensor.client.properties().hardware.plane_size_max
+}
+
+/// The same tensor with its elements in order.
+fn contiguous(tensor: CubeTensor) -> CubeTensor {
+    into_contiguous(tensor)
+}

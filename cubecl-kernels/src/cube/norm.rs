@@ -1,0 +1,123 @@
+//! RMS norm, a cube a row.
+
+use burn::tensor::DType;
+use burn_cubecl::CubeBackend;
+use burn_cubecl::tensor::CubeTensor;
+use cubecl::prelude::*;
+
+use super::{contiguous, dims, empty, line};
+use crate::ops::NormOps;
+
+const UNITS: u32 = 256;
+
+impl NormOps for CubeBackend {
+    fn rms_norm(x: CubeTensor, weight: CubeTensor, eps: f32) -> CubeTensor {
+        let x = contiguous(x);
+        let [m, hidden] = dims(&x);
+        let out = empty(&x, [m, hidden], DType::F32);
+        // Without a residual the sum is neither read nor written.
+        launch(&x.clone(), &x.clone(), &weight, &x, &out, m, hidden, eps, false);
+        out
+    }
+
+    fn add_rms_norm(
+        x: CubeTensor,
+        residual: CubeTensor,
+        weight: CubeTensor,
+        eps: f32,
+    ) -> (CubeTensor, CubeTensor) {
+        let (x, residual) = (contiguous(x), contiguous(residual));
+        let [m, hidden] = dims(&x);
+        let sum = empty(&x, [m, hidden], DType::F32);
+        let out = empty(&x, [m, hidden], DType::F32);
+        launch(&x, &residual, &weight, &sum, &out, m, hidden, eps, true);
+        (sum, out)
+    }
+}
+
+#[allow(clippy::too_many_arguments)]
+fn launch(
+    x: &CubeTensor,
+    residual: &CubeTensor,
+    weight: &CubeTensor,
+    sum: &CubeTensor,
+    out: &CubeTensor,
+    m: usize,
+    hidden: usize,
+    eps: f32,
+    add: bool,
+) {
+    let client = &out.client;
+    let (count, dim) = (CubeCount::Static(m as u32, 1, 1), line(UNITS));
+    let weight = weight.clone().into_buffer_arg();
+    let (x, out) = (x.clone().into_buffer_arg(), out.clone().into_buffer_arg());
+    if add {
+        let (residual, sum) = (residual.clone().into_buffer_arg(), sum.clone().into_buffer_arg());
+        add_rms_norm::launch(client, count, dim, x, residual, weight, sum, out, hidden as u32, eps);
+    } else {
+        rms_norm::launch(client, count, dim, x, weight, out, hidden as u32, eps);
+    }
+}
+
+/// The cube's sum of `value`, for every unit.
+#[cube]
+pub(super) fn cube_sum(value: f32, #[comptime] units: u32) -> f32 {
+    let mut parts = Shared::<[f32]>::new_slice(comptime!(units as usize));
+    let total = plane_sum(value);
+    if UNIT_POS_PLANE == 0 {
+        parts[(UNIT_POS_X / PLANE_DIM) as usize] = total;
+    }
+    sync_cube();
+    let mut sum = 0.0f32;
+    for i in 0..units / PLANE_DIM {
+        sum += parts[i as usize];
+    }
+    sum
+}
+
+#[cube(launch)]
+fn rms_norm(x: &[f32], weight: &[f32], out: &mut [f32], hidden: u32, eps: f32) {
+    let base = CUBE_POS_X * hidden;
+    let mut squares = 0.0f32;
+    let mut i = UNIT_POS_X;
+    while i < hidden {
+        let v = x[(base + i) as usize];
+        squares += v * v;
+        i += UNITS;
+    }
+    let scale = 1.0f32 / f32::sqrt(cube_sum(squares, UNITS) / f32::cast_from(hidden) + eps);
+    let mut i = UNIT_POS_X;
+    while i < hidden {
+        out[(base + i) as usize] = x[(base + i) as usize] * scale * weight[i as usize];
+        i += UNITS;
+    }
+}
+
+#[cube(launch)]
+#[allow(clippy::too_many_arguments)]
+fn add_rms_norm(
+    x: &[f32],
+    residual: &[f32],
+    weight: &[f32],
+    sum: &mut [f32],
+    out: &mut [f32],
+    hidden: u32,
+    eps: f32,
+) {
+    let base = CUBE_POS_X * hidden;
+    let mut squares = 0.0f32;
+    let mut i = UNIT_POS_X;
+    while i < hidden {
+        let v = x[(base + i) as usize] + residual[(base + i) as usize];
+        sum[(base + i) as usize] = v;
+        squares += v * v;
+        i += UNITS;
+    }
+    let scale = 1.0f32 / f32::sqrt(cube_sum(squares, UNITS) / f32::cast_from(hidden) + eps);
+    // Each unit reads back only what it wrote itself.
+    let mut i = UNIT_POS_X;
+    while i < hidden {
+        out[(base + i) as usize] = sum[(base + i) as usize] * scale * weight[i as usize];
+        i += UNITS;
+    }
+}

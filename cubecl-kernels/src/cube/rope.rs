@@ -1,0 +1,140 @@
+//! Head norms, rotary embedding and the cache write, a cube a head.
+
+use burn::backend::cubecl::dtype_to_elem_type;
+use burn::tensor::DType;
+use burn_cubecl::CubeBackend;
+use burn_cubecl::tensor::CubeTensor;
+use cubecl::prelude::*;
+
+use super::{contiguous, dims, empty, line};
+use crate::ops::{RopeOps, RopePairing, RopeSpec};
+
+/// Units of a cube.
+const UNITS: u32 = 64;
+
+impl RopeOps for CubeBackend {
+    fn rope_append(
+        qkv: CubeTensor,
+        q_norm: CubeTensor,
+        k_norm: CubeTensor,
+        table: CubeTensor,
+        positions: CubeTensor,
+        slots: CubeTensor,
+        k_cache: CubeTensor,
+        v_cache: CubeTensor,
+        spec: RopeSpec,
+    ) -> (CubeTensor, CubeTensor, CubeTensor) {
+        let qkv = contiguous(qkv);
+        let [m, _] = dims(&qkv);
+        let [_, _, capacity, _] = dims(&k_cache);
+        let q = empty(&qkv, [m, spec.heads * spec.head_dim], DType::F32);
+        let eps = spec.qk_norm_eps_bits.map_or(0.0, f32::from_bits);
+        rope_append::launch(
+            &q.client,
+            CubeCount::Static((spec.heads + 2 * spec.kv_heads) as u32, m as u32, 1),
+            line(UNITS),
+            qkv.into_buffer_arg(),
+            q_norm.into_buffer_arg(),
+            k_norm.into_buffer_arg(),
+            table.into_buffer_arg(),
+            positions.into_buffer_arg(),
+            slots.into_buffer_arg(),
+            q.clone().into_buffer_arg(),
+            k_cache.clone().into_buffer_arg(),
+            v_cache.clone().into_buffer_arg(),
+            capacity as u32,
+            eps,
+            spec.heads as u32,
+            spec.kv_heads as u32,
+            spec.head_dim as u32,
+            spec.pairing,
+            spec.qk_norm_eps_bits.is_some(),
+            dtype_to_elem_type(k_cache.dtype),
+        );
+        (q, k_cache, v_cache)
+    }
+}
+
+#[cube(launch)]
+#[allow(clippy::too_many_arguments)]
+fn rope_append<F: Float>(
+    qkv: &[f32],
+    q_norm: &[f32],
+    k_norm: &[f32],
+    table: &[f32],
+    positions: &[i32],
+    slots: &[i32],
+    q_out: &mut [f32],
+    k_cache: &mut [F],
+    v_cache: &mut [F],
+    capacity: u32,
+    eps: f32,
+    #[comptime] heads: u32,
+    #[comptime] kv_heads: u32,
+    #[comptime] d: u32,
+    #[comptime] pairing: RopePairing,
+    #[comptime] norm: bool,
+    #[define(F)] _dtype: ElemType,
+) {
+    let mut head = Shared::<[f32]>::new_slice(comptime!(d as usize));
+    let (h, row) = (CUBE_POS_X, CUBE_POS_Y);
+    let base = (row * comptime!(heads + 2 * kv_heads) + h) * d;
+    let position = u32::cast_from(positions[row as usize]);
+    let slot = u32::cast_from(slots[row as usize]);
+    let mut i = UNIT_POS_X;
+    while i < d {
+        head[i as usize] = qkv[(base + i) as usize];
+        i += UNITS;
+    }
+    sync_cube();
+    if h >= comptime!(heads + kv_heads) {
+        let at = ((slot * kv_heads + h - comptime!(heads + kv_heads)) * capacity + position) * d;
+        let mut i = UNIT_POS_X;
+        while i < d {
+            v_cache[(at + i) as usize] = F::cast_from(head[i as usize]);
+            i += UNITS;
+        }
+    } else {
+        let mut scale = 1.0f32;
+        if comptime!(norm) {
+            // Every unit sums the whole head: shorter than a reduction and its barriers.
+            let mut squares = 0.0f32;
+            for j in 0..d {
+                let v = head[j as usize];
+                squares += v * v;
+            }
+            scale = 1.0f32 / f32::sqrt(squares / f32::cast_from(d) + eps);
+        }
+        let is_q = h < heads;
+        let mut i = UNIT_POS_X;
+        while i < d {
+            // i and its partner: turned together, `first` the one that comes first.
+            let (pair, partner, first) = if comptime!(matches!(pairing, RopePairing::Half)) {
+                let first = i < comptime!(d / 2);
+                (select(first, i, i - comptime!(d / 2)), select(first, i + comptime!(d / 2), i - comptime!(d / 2)), first)
+            } else {
+                let first = i % 2 == 0;
+                (i / 2, select(first, i + 1, i - 1), first)
+            };
+            let mut a = head[i as usize] * scale;
+            let mut b = head[partner as usize] * scale;
+            if comptime!(norm) {
+                a *= select(is_q, q_norm[i as usize], k_norm[i as usize]);
+                b *= select(is_q, q_norm[partner as usize], k_norm[partner as usize]);
+            }
+            let mut value = a;
+            if comptime!(!matches!(pairing, RopePairing::None)) {
+                let cos = table[(position * d + pair) as usize];
+                let sin = table[(position * d + comptime!(d / 2) + pair) as usize];
+                value = select(first, a * cos - b * sin, a * cos + b * sin);
+            }
+            if is_q {
+                q_out[((row * heads + h) * d + i) as usize] = value;
+            } else {
+                let at = ((slot * kv_heads + h - heads) * capacity + position) * d;
+                k_cache[(at + i) as usize] = F::cast_from(value);
+            }
+            i += UNITS;
+        }
+    }
+}

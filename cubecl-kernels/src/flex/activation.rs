@@ -1,0 +1,92 @@
+//! Gated activations.
+
+use rayon::prelude::*;
+
+use super::simd::{Kernel, LANES, Level, Simd, Unit, exp};
+
+/// Elements of a task.
+const TASK: usize = 1 << 14;
+
+/// `out[i][j] = silu(gate_up[i][j]) * gate_up[i][n + j]`.
+///
+/// # Shapes
+/// gate_up `[m, 2 n]`, out `[m, n]`.
+pub(crate) fn silu_mul(gate_up: &[f32], n: usize, out: &mut [f32]) {
+    silu_mul_at(Level::best(), gate_up, n, out);
+}
+
+fn silu_mul_at(level: Level, gate_up: &[f32], n: usize, out: &mut [f32]) {
+    if n == 0 {
+        return;
+    }
+    let row = |(gate_up, out): (&[f32], &mut [f32])| {
+        let (gate, up) = gate_up.split_at(n);
+        level.run(SiluMul { gate, up, out });
+    };
+    let rows = TASK.div_ceil(n);
+    if out.len() <= TASK {
+        gate_up.chunks_exact(2 * n).zip(out.chunks_exact_mut(n)).for_each(row);
+    } else {
+        gate_up.par_chunks_exact(2 * n).zip(out.par_chunks_exact_mut(n)).with_min_len(rows).for_each(row);
+    }
+}
+
+struct SiluMul<'a> {
+    gate: &'a [f32],
+    up: &'a [f32],
+    out: &'a mut [f32],
+}
+
+impl Kernel for SiluMul<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<S: Simd>(self, simd: S) {
+        let (gates, gate_rest) = self.gate.as_chunks::<LANES>();
+        let (ups, up_rest) = self.up.as_chunks::<LANES>();
+        let (outs, out_rest) = self.out.as_chunks_mut::<LANES>();
+        for ((gate, up), out) in gates.iter().zip(ups).zip(outs) {
+            simd.store(silu_times(simd, gate, up), out);
+        }
+        let (mut gate, mut up, mut out) = ([0.0; LANES], [0.0; LANES], [0.0; LANES]);
+        gate[..gate_rest.len()].copy_from_slice(gate_rest);
+        up[..up_rest.len()].copy_from_slice(up_rest);
+        simd.store(silu_times(simd, &gate, &up), &mut out);
+        out_rest.copy_from_slice(&out[..out_rest.len()]);
+    }
+}
+
+#[inline(always)]
+fn silu_times<S: Simd>(simd: S, gate: &Unit, up: &Unit) -> S::F {
+    let gate = simd.load(gate);
+    let denominator = simd.add(simd.splat(1.0), exp(simd, simd.sub(simd.splat(0.0), gate)));
+    simd.mul(simd.div(gate, denominator), simd.load(up))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::silu_mul_at;
+    use crate::flex::simd::Level;
+    use crate::flex::test_data::Random;
+
+    #[test]
+    fn silu_mul_agrees_with_the_reference() {
+        let mut random = Random::new(11);
+        for level in Level::available() {
+            for (m, n) in [(1, 1), (1, 80), (3, 37), (2, 16), (9, 5000)] {
+                let mut gate_up = random.normals(m * 2 * n);
+                gate_up[0] = -200.0;
+                let mut out = vec![f32::NAN; m * n];
+                silu_mul_at(level, &gate_up, n, &mut out);
+                for (row, out) in gate_up.chunks_exact(2 * n).zip(out.chunks_exact(n)) {
+                    for (j, found) in out.iter().enumerate() {
+                        let (gate, up) = (f64::from(row[j]), f64::from(row[n + j]));
+                        let expected = gate / (1.0 + (-gate).exp()) * up;
+                        let error = (f64::from(*found) - expected).abs();
+                        assert!(error <= 1e-6 * expected.abs() + 1e-30, "{level:?}: {found} is not {expected}");
+                    }
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,98 @@
+//! Head norms, rotary embedding and the cache write.
+
+use rayon::prelude::*;
+
+use super::norm::NormRow;
+use super::simd::Level;
+use crate::ops::{RopePairing, RopeSpec};
+
+/// Query elements from which threads share the rows.
+const PARALLEL: usize = 1 << 16;
+
+/// Splits `qkv`, norms and rotates its query and key heads, and writes keys and values to the
+/// caches. A row whose slot or position lies outside the cache is idle: it writes nothing to the
+/// caches, and its queries are zeros.
+///
+/// # Shapes
+/// As [`crate::ops::rope_append`]; q `[m, heads head_dim]`.
+#[allow(clippy::too_many_arguments)]
+pub(crate) fn rope_append(
+    qkv: &[f32],
+    q_norm: &[f32],
+    k_norm: &[f32],
+    table: &[f32],
+    positions: &[i32],
+    slots: &[i32],
+    k_cache: &mut [f32],
+    v_cache: &mut [f32],
+    capacity: usize,
+    spec: &RopeSpec,
+    q: &mut [f32],
+) {
+    let d = spec.head_dim;
+    let (q_width, kv_width) = (spec.heads * d, spec.kv_heads * d);
+    let rows = qkv.par_chunks_exact(q_width + 2 * kv_width);
+    let angles = |row: usize| {
+        let position = usize::try_from(positions[row]).ok().filter(|position| *position < capacity)?;
+        if spec.pairing == RopePairing::None { Some(&[][..]) } else { table.get(position * d..(position + 1) * d) }
+    };
+    let queries = |(row, (qkv, q)): (usize, (&[f32], &mut [f32]))| match angles(row) {
+        Some(angles) => {
+            q.copy_from_slice(&qkv[..q_width]);
+            q.chunks_exact_mut(d).for_each(|head| prepare(head, q_norm, angles, spec));
+        }
+        None => q.fill(0.0),
+    };
+    let shared = q.len() >= PARALLEL;
+    rows.zip(q.par_chunks_exact_mut(q_width))
+        .enumerate()
+        .with_min_len(if shared { 1 } else { positions.len().max(1) })
+        .for_each(queries);
+
+    for (row, qkv) in qkv.chunks_exact(q_width + 2 * kv_width).enumerate() {
+        let (Some(angles), Ok(slot), Ok(position)) =
+            (angles(row), usize::try_from(slots[row]), usize::try_from(positions[row]))
+        else {
+            continue;
+        };
+        let (keys, values) = qkv[q_width..].split_at(kv_width);
+        for (head, (key, value)) in keys.chunks_exact(d).zip(values.chunks_exact(d)).enumerate() {
+            let at = ((slot * spec.kv_heads + head) * capacity + position) * d;
+            let (Some(key_place), Some(value_place)) = (k_cache.get_mut(at..at + d), v_cache.get_mut(at..at + d))
+            else {
+                continue;
+            };
+            key_place.copy_from_slice(key);
+            prepare(key_place, k_norm, angles, spec);
+            value_place.copy_from_slice(value);
+        }
+    }
+}
+
+/// Norms and rotates one head in place; `angles` holds the cosines, then the sines.
+fn prepare(head: &mut [f32], norm: &[f32], angles: &[f32], spec: &RopeSpec) {
+    if let Some(bits) = spec.qk_norm_eps_bits {
+        Level::best().run(NormRow { x: head, weight: norm, eps: f32::from_bits(bits) });
+    }
+    let half = head.len() / 2;
+    let (cosines, sines) = angles.split_at(angles.len() / 2);
+    let angles = cosines.iter().zip(sines);
+    match spec.pairing {
+        RopePairing::Half => {
+            let (first, second) = head.split_at_mut(half);
+            for ((a, b), (cos, sin)) in first.iter_mut().zip(second).zip(angles) {
+                (*a, *b) = (*a * cos - *b * sin, *b * cos + *a * sin);
+            }
+        }
+        RopePairing::Interleaved => {
+            for ([a, b], (cos, sin)) in head.as_chunks_mut::<2>().0.iter_mut().zip(angles) {
+                (*a, *b) = (*a * cos - *b * sin, *b * cos + *a * sin);
+            }
+        }
+        RopePairing::None => {}
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::panic)]
+mod tests;

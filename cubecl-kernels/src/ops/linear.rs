@@ -1,0 +1,147 @@
+//! Products with stored weights, and rows of them.
+
+use burn::backend::tensor::{FloatTensor, IntTensor};
+use burn::backend::{Backend, Dispatch, backend_extension};
+use burn::tensor::{DType, FloatDType, Int, Tensor};
+use burn_flex::{Flex, FlexTensor};
+
+use super::weight::{MatrixSpec, Weight, is_cpu};
+use crate::flex::{self, tensor};
+
+/// Arithmetic of products with more than [`MATVEC_ROWS`] rows on a GPU.
+///
+/// Products of fewer rows, and all products on the CPU, always run in float32.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default)]
+pub enum Precision {
+    /// float32 throughout.
+    #[default]
+    F32,
+    /// bfloat16 operands, float32 sums.
+    BF16,
+    /// float16 operands, float32 sums.
+    F16,
+}
+
+/// Most rows that take the matrix-vector path.
+pub(crate) const MATVEC_ROWS: usize = 8;
+
+#[backend_extension(Flex, Cube: cfg(feature = "cube"))]
+pub(crate) trait LinearOps: Backend {
+    /// `out[:, offset..offset + rows] = x wᵀ`; x `[m, cols]`, out `[m, stride]`, returned.
+    fn linear_into(
+        x: FloatTensor<Self>,
+        words: IntTensor<Self>,
+        spec: MatrixSpec,
+        out: FloatTensor<Self>,
+        offset: usize,
+    ) -> FloatTensor<Self>;
+
+    /// The whole matrix in float32, bfloat16 or float16, `[rows, cols]`.
+    fn dequantize(words: IntTensor<Self>, spec: MatrixSpec, dtype: FloatDType) -> FloatTensor<Self>;
+
+    /// Rows `tokens` of the matrix in float32, `[n, cols]`.
+    fn embedding(words: IntTensor<Self>, tokens: IntTensor<Self>, spec: MatrixSpec) -> FloatTensor<Self>;
+}
+
+/// `x wᵀ`.
+///
+/// # Shapes
+/// x `[m, cols]` float32, w `[rows, cols]`; returns `[m, rows]` float32.
+pub fn linear(x: Tensor<2>, weight: &Weight, precision: Precision) -> Tensor<2> {
+    linear_fused(x, std::slice::from_ref(weight), precision)
+}
+
+/// `x [w0; w1; …]ᵀ`: several weights of equal column count whose outputs lie side by side.
+///
+/// # Shapes
+/// x `[m, cols]` float32; returns `[m, Σ rows]` float32.
+pub fn linear_fused(x: Tensor<2>, weights: &[Weight], precision: Precision) -> Tensor<2> {
+    let device = x.device();
+    let m = x.dims()[0];
+    if m > MATVEC_ROWS && precision != Precision::F32 && !is_cpu(&device) {
+        return dense_matmul(x, weights, precision);
+    }
+    let stride = weights.iter().map(|w| w.spec().rows).sum();
+    // One axis, then a view: two axes may be allocated with padded rows.
+    let mut out = Tensor::<1>::empty([m * stride], (&device, DType::F32)).reshape([m, stride]);
+    let mut offset = 0;
+    for weight in weights {
+        out = Tensor::from_dispatch(Dispatch::linear_into(
+            x.clone().into_dispatch(),
+            weight.words().clone().into_dispatch(),
+            weight.spec(),
+            out.into_dispatch(),
+            offset,
+        ));
+        offset += weight.spec().rows;
+    }
+    out
+}
+
+/// Prefill on a GPU: the weight is expanded for the length of one product, which then runs on the
+/// tensor cores.
+fn dense_matmul(x: Tensor<2>, weights: &[Weight], precision: Precision) -> Tensor<2> {
+    let dtype = match precision {
+        Precision::BF16 => FloatDType::BF16,
+        Precision::F16 => FloatDType::F16,
+        Precision::F32 => FloatDType::F32,
+    };
+    let x = x.cast(dtype);
+    let parts = weights
+        .iter()
+        .map(|w| x.clone().matmul(dequantize(w, dtype).transpose()).cast(FloatDType::F32))
+        .collect::<Vec<_>>();
+    if parts.len() == 1 { parts.into_iter().next().unwrap_or_else(|| unreachable!()) } else { Tensor::cat(parts, 1) }
+}
+
+/// The whole matrix in a float type, `[rows, cols]`.
+pub fn dequantize(weight: &Weight, dtype: FloatDType) -> Tensor<2> {
+    Tensor::from_dispatch(Dispatch::dequantize(weight.words().clone().into_dispatch(), weight.spec(), dtype))
+}
+
+/// Rows `tokens` of an embedding matrix.
+///
+/// # Shapes
+/// tokens `[n]` int32, each below the row count; returns `[n, cols]` float32.
+pub fn embedding(weight: &Weight, tokens: Tensor<1, Int>) -> Tensor<2> {
+    Tensor::from_dispatch(Dispatch::embedding(
+        weight.words().clone().into_dispatch(),
+        tokens.into_dispatch(),
+        weight.spec(),
+    ))
+}
+
+impl LinearOps for Flex {
+    fn linear_into(x: FlexTensor, words: FlexTensor, spec: MatrixSpec, mut out: FlexTensor, offset: usize) -> FlexTensor {
+        let [m, stride] = tensor::dims(&out);
+        let x = tensor::contiguous(x);
+        let bytes = tensor::bytes(&words);
+        flex::linear::linear(
+            spec.format,
+            bytes,
+            spec.rows,
+            spec.cols,
+            tensor::f32s(&x),
+            m,
+            tensor::f32s_mut(&mut out),
+            stride,
+            offset,
+        );
+        out
+    }
+
+    fn dequantize(words: FlexTensor, spec: MatrixSpec, dtype: FloatDType) -> FlexTensor {
+        let mut out = vec![0.0f32; spec.rows * spec.cols];
+        flex::embedding::dequantize_rows(spec.format, tensor::bytes(&words), spec.cols, 0..spec.rows, &mut out);
+        let out = tensor::from_f32s(out, [spec.rows, spec.cols]);
+        <Flex as burn::backend::ops::FloatTensorOps<Flex>>::float_cast(out, dtype)
+    }
+
+    fn embedding(words: FlexTensor, tokens: FlexTensor, spec: MatrixSpec) -> FlexTensor {
+        let tokens = tensor::contiguous(tokens);
+        let tokens = tensor::i32s(&tokens);
+        let mut out = vec![0.0f32; tokens.len() * spec.cols];
+        flex::embedding::gather(spec.format, tensor::bytes(&words), spec.rows, spec.cols, tokens, &mut out);
+        tensor::from_f32s(out, [tokens.len(), spec.cols])
+    }
+}

@@ -1,0 +1,43 @@
+//! Public functions over Burn tensors, one file per family.
+//!
+//! All activations are float32; weights stay in their stored [`Format`](crate::formats::Format).
+//! Row indices (`tokens`, `positions`, `slots`) are int32 tensors that live on the device, so that
+//! a captured decode step reads fresh values at every replay.
+
+mod activation;
+mod assign;
+mod attention;
+mod linear;
+mod norm;
+mod read;
+mod rope;
+mod sample;
+mod weight;
+
+pub use activation::silu_mul;
+pub use assign::{assign, int_zeros};
+pub use attention::{AttentionSpec, attention};
+#[cfg(feature = "cube")]
+pub(crate) use linear::MATVEC_ROWS;
+pub use linear::{Precision, dequantize, embedding, linear, linear_fused};
+pub use norm::{add_rms_norm, rms_norm};
+pub use read::PendingRead;
+pub use rope::{RopePairing, RopeSpec, rope_append};
+pub use sample::IN_PROMPT;
+pub use sample::{SAMPLE_PARAMS, SampleOutput, SampleSpec, SampleState, sample};
+pub use weight::{MatrixSpec, Weight, is_cpu};
+
+#[cfg(feature = "cube")]
+pub(crate) use activation::ActivationOps;
+#[cfg(feature = "cube")]
+pub(crate) use assign::AssignOps;
+#[cfg(feature = "cube")]
+pub(crate) use attention::AttentionOps;
+#[cfg(feature = "cube")]
+pub(crate) use linear::LinearOps;
+#[cfg(feature = "cube")]
+pub(crate) use norm::NormOps;
+#[cfg(feature = "cube")]
+pub(crate) use rope::RopeOps;
+#[cfg(feature = "cube")]
+pub(crate) use sample::SampleOps;

@@ -1,0 +1,77 @@
+//! A weight matrix on a device, in its stored format.
+
+use burn::backend::DispatchDevice;
+use burn::tensor::{DType, Device, Int, Tensor, TensorData};
+
+use crate::KernelError;
+use crate::formats::Format;
+
+/// Shape and format of a weight matrix.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct MatrixSpec {
+    /// Element format.
+    pub format: Format,
+    /// Rows: the output features.
+    pub rows: usize,
+    /// Columns: the input features.
+    pub cols: usize,
+}
+
+/// A weight matrix `[rows, cols]`, stored as its checkpoint stores it.
+///
+/// On the CPU the words hold the rows' blocks as they are; on the other devices every field of the
+/// blocks is stored apart ([`Format::planes`]), so that neighbouring lanes read neighbouring words.
+#[derive(Clone, Debug)]
+pub struct Weight {
+    spec: MatrixSpec,
+    words: Tensor<1, Int>, // u32
+}
+
+impl Weight {
+    /// Puts the stored `bytes` of a `[rows, cols]` matrix on `device`.
+    ///
+    /// # Errors
+    /// When `cols` is no multiple of the format's block, `bytes` does not fit the shape, or the
+    /// matrix is larger than 32-bit word indices reach.
+    pub fn new(format: Format, rows: usize, cols: usize, bytes: &[u8], device: &Device) -> Result<Self, KernelError> {
+        let row_bytes =
+            format.row_bytes(cols).ok_or(KernelError::RowLength { format, block: format.block_len(), cols })?;
+        let expected = row_bytes.checked_mul(rows).ok_or(KernelError::TooLarge { bytes: usize::MAX })?;
+        if bytes.len() != expected {
+            return Err(KernelError::WeightBytes { format, rows, cols, expected, found: bytes.len() });
+        }
+        if expected / 4 > i32::MAX as usize {
+            return Err(KernelError::TooLarge { bytes: expected });
+        }
+        let words = if is_cpu(device) {
+            let mut words = vec![0u32; expected.div_ceil(4)];
+            bytemuck::cast_slice_mut::<u32, u8>(&mut words)[..expected].copy_from_slice(bytes);
+            words
+        } else {
+            format.to_planes(bytes)
+        };
+        let count = words.len();
+        let words = Tensor::from_data(TensorData::new(words, [count]), (device, DType::U32));
+        Ok(Self { spec: MatrixSpec { format, rows, cols }, words })
+    }
+
+    /// Shape and format.
+    pub fn spec(&self) -> MatrixSpec {
+        self.spec
+    }
+
+    /// The stored words, `[words]` u32.
+    pub fn words(&self) -> &Tensor<1, Int> {
+        &self.words
+    }
+
+    /// Bytes held.
+    pub fn bytes(&self) -> usize {
+        self.words.dims()[0] * 4
+    }
+}
+
+/// Whether `device` is the CPU's `flex` backend.
+pub fn is_cpu(device: &Device) -> bool {
+    matches!(device.as_dispatch(), DispatchDevice::Flex(_))
+}

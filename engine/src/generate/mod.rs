@@ -1,0 +1,9 @@
+//! From a loaded model to tokens: the decode step, its captured graphs, and the thread that runs
+//! requests through them.
+
+mod graph;
+mod request;
+mod runner;
+mod worker;
+
+pub use worker::{Ready, start};

@@ -1,0 +1,35 @@
+//! Normalization layers.
+
+use atelico_kernels::ops;
+use burn::tensor::Tensor;
+
+/// Root-mean-square norm over the last axis.
+#[derive(Clone, Debug)]
+pub struct RmsNorm {
+    /// `[hidden_size]` float32.
+    pub(crate) weight: Tensor<1>,
+    pub(crate) eps: f32,
+}
+
+impl RmsNorm {
+    /// `x * rsqrt(mean(x²) + eps) * weight`.
+    ///
+    /// # Shapes
+    /// x `[m, hidden_size]` float32.
+    pub fn forward(&self, x: Tensor<2>) -> Tensor<2> {
+        ops::rms_norm(x, self.weight.clone(), self.eps)
+    }
+
+    /// Adds `x` to the residual stream and norms the sum: `(sum, norm)`.
+    ///
+    /// # Shapes
+    /// both `[m, hidden_size]` float32.
+    pub fn forward_add(&self, x: Tensor<2>, residual: Tensor<2>) -> (Tensor<2>, Tensor<2>) {
+        ops::add_rms_norm(x, residual, self.weight.clone(), self.eps)
+    }
+
+    /// The weight, `[hidden_size]` float32.
+    pub fn weight(&self) -> &Tensor<1> {
+        &self.weight
+    }
+}

@@ -1,0 +1,6 @@
+//! Language models, one file per architecture.
+
+pub(crate) mod llama;
+pub(crate) mod mistral;
+pub(crate) mod qwen3;
+pub(crate) mod smollm3;

@@ -1,0 +1,97 @@
+//! Grouped-query attention with rotary embedding over a key-value cache.
+
+use atelico_engine::load::Weights;
+use atelico_engine::model::Step;
+use atelico_engine::nn::{Linear, Rope};
+use atelico_engine::state::KvCache;
+use atelico_engine::{Error, Result};
+use atelico_kernels::ops::{self, AttentionSpec, RopePairing, RopeSpec};
+use burn::tensor::Tensor;
+
+/// Shape and options of an attention layer.
+#[derive(Clone, Debug)]
+pub(crate) struct AttentionConfig {
+    pub(crate) hidden_size: usize,
+    pub(crate) num_attention_heads: usize,
+    pub(crate) num_key_value_heads: usize,
+    pub(crate) head_dim: usize,
+    /// Pairing of the rotary embedding; `None` in layers without one.
+    pub(crate) pairing: RopePairing,
+    /// Epsilon of the head norms (`q_norm`, `k_norm`), where there are any.
+    pub(crate) qk_norm_eps: Option<f64>,
+    pub(crate) sliding_window: Option<usize>,
+}
+
+/// `o_proj(softmax(q kᵀ) v)` with merged query, key and value projections.
+#[derive(Debug)]
+pub(crate) struct Attention {
+    qkv_proj: Linear,
+    o_proj: Linear,
+    /// `[head_dim]`; ones where the layer has no head norms.
+    q_norm: Tensor<1>,
+    k_norm: Tensor<1>,
+    rope: Rope,
+    rope_spec: RopeSpec,
+    spec: AttentionSpec,
+}
+
+impl Attention {
+    pub(crate) fn load(config: &AttentionConfig, rope: &Rope, weights: &Weights<'_>) -> Result<Self> {
+        let AttentionConfig { hidden_size, num_attention_heads: heads, num_key_value_heads: kv_heads, head_dim, .. } =
+            *config;
+        if heads % kv_heads != 0 {
+            let problem = format!("is {kv_heads}, which does not divide the {heads} attention heads");
+            return Err(Error::Config { key: "num_key_value_heads".into(), problem });
+        }
+        if head_dim % 4 != 0 || head_dim > 512 {
+            let problem = format!("is {head_dim}; expected a multiple of 4 up to 512");
+            return Err(Error::Config { key: "head_dim".into(), problem });
+        }
+        let kv = kv_heads * head_dim;
+        let q = heads * head_dim;
+        let qkv_proj = weights.linear_fused(&[("q_proj", q), ("k_proj", kv), ("v_proj", kv)], hidden_size)?;
+        let norm = |name| match config.qk_norm_eps {
+            Some(_) => weights.vector(name, head_dim),
+            None => Ok(Tensor::ones([head_dim], &weights.placement().device)),
+        };
+        Ok(Self {
+            qkv_proj,
+            o_proj: weights.linear("o_proj", hidden_size, q)?,
+            q_norm: norm("q_norm.weight")?,
+            k_norm: norm("k_norm.weight")?,
+            rope: rope.clone(),
+            rope_spec: RopeSpec {
+                heads,
+                kv_heads,
+                head_dim,
+                pairing: config.pairing,
+                qk_norm_eps_bits: config.qk_norm_eps.map(|eps| (eps as f32).to_bits()),
+            },
+            spec: AttentionSpec {
+                heads,
+                kv_heads,
+                head_dim,
+                scale: (head_dim as f32).powf(-0.5),
+                window: config.sliding_window,
+                consecutive: false,
+            },
+        })
+    }
+
+    /// x `[m, hidden_size]`; returns `[m, hidden_size]`.
+    pub(crate) fn forward(&self, x: Tensor<2>, step: &Step, cache: &mut KvCache) -> Tensor<2> {
+        let qkv = self.qkv_proj.forward(x); // [m, (heads + 2 kv_heads) head_dim]
+        let q = cache.append(
+            qkv,
+            self.q_norm.clone(),
+            self.k_norm.clone(),
+            self.rope.table().clone(),
+            step.positions.clone(),
+            step.slots.clone(),
+            self.rope_spec,
+        ); // [m, heads head_dim]
+        let spec = AttentionSpec { consecutive: step.consecutive, ..self.spec };
+        let (keys, values) = (cache.keys(), cache.values());
+        self.o_proj.forward(ops::attention(q, keys, values, step.positions.clone(), step.slots.clone(), spec))
+    }
+}

@@ -1,0 +1,29 @@
+//! Feed-forward layers.
+
+use atelico_engine::Result;
+use atelico_engine::load::Weights;
+use atelico_engine::nn::Linear;
+use atelico_kernels::ops;
+use burn::tensor::Tensor;
+
+/// `down_proj(silu(gate_proj(x)) * up_proj(x))` (Shazeer, 2020).
+#[derive(Debug)]
+pub(crate) struct SwiGlu {
+    gate_up_proj: Linear,
+    down_proj: Linear,
+}
+
+impl SwiGlu {
+    pub(crate) fn load(hidden_size: usize, intermediate_size: usize, weights: &Weights<'_>) -> Result<Self> {
+        let names = [("gate_proj", intermediate_size), ("up_proj", intermediate_size)];
+        Ok(Self {
+            gate_up_proj: weights.linear_fused(&names, hidden_size)?,
+            down_proj: weights.linear("down_proj", hidden_size, intermediate_size)?,
+        })
+    }
+
+    /// x `[m, hidden_size]`; returns `[m, hidden_size]`.
+    pub(crate) fn forward(&self, x: Tensor<2>) -> Tensor<2> {
+        self.down_proj.forward(ops::silu_mul(self.gate_up_proj.forward(x)))
+    }
+}

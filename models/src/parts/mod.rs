@@ -1,0 +1,9 @@
+//! Parts that several architectures share.
+
+mod attention;
+mod decoder;
+mod mlp;
+
+pub(crate) use attention::{Attention, AttentionConfig};
+pub(crate) use decoder::{Decoder, DecoderConfig, LayerConfig};
+pub(crate) use mlp::SwiGlu;

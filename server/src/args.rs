@@ -1,0 +1,58 @@
+//! The options of `atelico-server` and `atelico serve`.
+
+use std::net::IpAddr;
+
+use atelico_engine::device::DeviceSpec;
+
+/// Examples for the help text of the commands that take [`ServeArgs`].
+pub const SERVE_EXAMPLES: &str = "\
+Examples:
+  # Serve the cache's models to this machine, on the best device present
+  atelico-server
+
+  # Another port, on the first Vulkan adapter
+  atelico-server --port 8080 --device vulkan:0
+
+  # Serve the local network under a name of its own
+  atelico-server --host 0.0.0.0 --allowed-host studio.local
+
+Then:
+  curl http://127.0.0.1:11434/v1/chat/completions -H 'content-type: application/json' \\
+    -d '{\"model\": \"mock::\", \"messages\": [{\"role\": \"user\", \"content\": \"Hello\"}]}'";
+
+/// What to serve, where.
+#[derive(Clone, Debug, clap::Args)]
+pub struct ServeArgs {
+    /// Address to listen on
+    #[arg(long, env = "ATELICO_HOST", default_value = "127.0.0.1", value_name = "ADDRESS")]
+    pub host: IpAddr,
+    /// Port to listen on; 0 takes a free one
+    #[arg(long, env = "ATELICO_PORT", default_value_t = 11434)]
+    pub port: u16,
+    /// Device to run models on: auto, cpu, cuda[:N], vulkan[:N], metal, webgpu[:N]
+    #[arg(long, env = "ATELICO_DEVICE", default_value = "auto")]
+    pub device: DeviceSpec,
+    /// Tokens of context per request, prompt and answer; default: what the model was made for, as
+    /// far as memory allows
+    #[arg(long, env = "ATELICO_CONTEXT", value_name = "TOKENS", value_parser = parse_positive)]
+    pub context: Option<usize>,
+    /// Requests that one model answers at the same time
+    #[arg(long, env = "ATELICO_SLOTS", default_value = "4", value_parser = parse_positive)]
+    pub slots: usize,
+    /// Further names that requests may use in their Host header (the loopback names and --host may
+    /// always; this stops DNS rebinding)
+    #[arg(long, env = "ATELICO_ALLOWED_HOSTS", value_delimiter = ',', value_name = "NAME")]
+    pub allowed_host: Vec<String>,
+    /// Further origins whose web pages may call the server, e.g. https://example.com (pages from
+    /// localhost may always)
+    #[arg(long, env = "ATELICO_ALLOWED_ORIGINS", value_delimiter = ',', value_name = "ORIGIN")]
+    pub allowed_origin: Vec<String>,
+}
+
+fn parse_positive(text: &str) -> Result<usize, String> {
+    match text.parse() {
+        Ok(0) => Err("must be at least 1".into()),
+        Ok(n) => Ok(n),
+        Err(error) => Err(format!("{error}")),
+    }
+}

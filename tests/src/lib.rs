@@ -1,0 +1,59 @@
+//! What the tests share: the fixtures and the devices to run them on.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+use std::path::{Path, PathBuf};
+
+use atelico_engine::device::DeviceSpec;
+use serde_json::Value;
+
+/// The folder of the fixtures.
+pub fn fixtures() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures")
+}
+
+/// A tiny checkpoint and what the reference implementation computes with it.
+#[derive(Debug)]
+pub struct Case {
+    /// Name of its folder.
+    pub name: String,
+    /// The folder.
+    pub folder: PathBuf,
+    /// `golden.json`.
+    pub golden: Value,
+}
+
+/// All dense language-model fixtures, in order of their names.
+pub fn dense_cases() -> Vec<Case> {
+    let root = fixtures().join("llm_dense");
+    let mut cases = std::fs::read_dir(&root)
+        .expect("the fixtures are part of the repository")
+        .map(|entry| {
+            let folder = entry.unwrap().path();
+            let golden = std::fs::read_to_string(folder.join("golden.json")).unwrap();
+            let golden = serde_json::from_str(&golden).unwrap();
+            Case { name: folder.file_name().unwrap().to_string_lossy().into_owned(), folder, golden }
+        })
+        .collect::<Vec<_>>();
+    cases.sort_by(|a, b| a.name.cmp(&b.name));
+    assert!(!cases.is_empty());
+    cases
+}
+
+/// The integers of a JSON list.
+pub fn ids(value: &Value) -> Vec<u32> {
+    value.as_array().unwrap().iter().map(|v| v.as_u64().unwrap() as u32).collect()
+}
+
+/// The devices that tests run on: the CPU, and what `ATELICO_TEST_DEVICES` names (comma-separated)
+/// or else every kind that is compiled in but CUDA. A device that is named or compiled in but not
+/// present fails the test.
+pub fn devices() -> Vec<DeviceSpec> {
+    let named = std::env::var("ATELICO_TEST_DEVICES").unwrap_or_else(|_| {
+        let mut names = vec!["cpu"];
+        names.extend(cfg!(feature = "vulkan").then_some("vulkan"));
+        names.extend(cfg!(feature = "metal").then_some("metal"));
+        names.extend(cfg!(feature = "webgpu").then_some("webgpu"));
+        names.join(",")
+    });
+    named.split(',').map(|name| name.parse().unwrap()).collect()
+}

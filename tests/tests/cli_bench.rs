@@ -1,0 +1,60 @@
+//! `atelico bench`: the shape of its report and that its figures belong together.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+mod cli_support;
+
+use cli_support::run_on_cpu;
+use serde_json::Value;
+
+fn bench(args: &[&str]) -> Value {
+    run_on_cpu(&[&["bench", "--format", "json"], args].concat()).json()
+}
+
+#[test]
+fn reports_both_parts() {
+    let report = bench(&["llama_a", "-p", "48", "-n", "12", "-r", "3"]);
+    assert_eq!(report["model"], "llama_a");
+    assert_eq!(report["device"], "cpu");
+    assert_eq!(report["architecture"], "llama");
+    assert!(report["load_ms"].as_f64().unwrap() > 0.0);
+    let results = report["results"].as_array().unwrap();
+    let tests: Vec<_> = results.iter().map(|result| result["test"].as_str().unwrap()).collect();
+    assert_eq!(tests, ["pp48", "tg12"]);
+    for result in results {
+        let samples: Vec<_> =
+            result["samples"].as_array().unwrap().iter().map(|sample| sample.as_f64().unwrap()).collect();
+        assert_eq!(samples.len(), 3);
+        assert!(samples.iter().all(|sample| sample.is_finite() && *sample > 0.0), "{samples:?}");
+        let mean = samples.iter().sum::<f64>() / 3.0;
+        assert!((result["tokens_per_second"].as_f64().unwrap() / mean - 1.0).abs() < 1e-9);
+    }
+    // llama_a is tied: every weight is read for every token.
+    assert_eq!(report["bytes_read_per_token"], report["weight_bytes"]);
+    assert!(report["bandwidth_gb_per_second"].as_f64().unwrap() > 0.1);
+    assert!(results[1]["bandwidth_share"].as_f64().unwrap() > 0.0);
+}
+
+#[test]
+fn zero_skips_a_part() {
+    let tests = |args: &[&str]| {
+        let report = bench(&[&["qwen3_a", "-r", "1"], args].concat());
+        report["results"].as_array().unwrap().iter().map(|result| result["test"].clone()).collect::<Vec<_>>()
+    };
+    assert_eq!(tests(&["-p", "0", "-n", "4"]), ["tg4"]);
+    assert_eq!(tests(&["-p", "8", "-n", "0"]), ["pp8"]);
+}
+
+#[test]
+fn text_shows_spread_and_bandwidth() {
+    let text = run_on_cpu(&["bench", "gguf_llama_q4_0", "-p", "16", "-n", "8", "-r", "2"]).ok();
+    let line = |test: &str| text.lines().find(|line| line.starts_with(test)).unwrap().to_owned();
+    assert!(line("pp16").contains(" ± "), "{text}");
+    assert!(line("tg8").contains(" GB/s") && line("tg8").contains(" % of "), "{text}");
+}
+
+#[test]
+fn what_does_not_fit_the_context_is_refused() {
+    let run = run_on_cpu(&["bench", "llama_a", "-p", "64", "-n", "0", "--context", "32"]);
+    assert!(run.error(1).contains("32"));
+}

@@ -1,0 +1,464 @@
+//! Every kernel against its plain reference, over odd shapes, on every device.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+use atelico_kernels::formats::Format;
+use atelico_kernels::ops::{
+    self, AttentionSpec, IN_PROMPT, Precision, RopePairing, RopeSpec, SAMPLE_PARAMS, SampleSpec, SampleState, Weight,
+};
+use atelico_kernels::reference;
+use atelico_tests::devices;
+use burn::tensor::{DType, Device, FloatDType, Int, Tensor, TensorData};
+
+const FORMATS: [Format; 19] = [
+    Format::F32,
+    Format::F16,
+    Format::BF16,
+    Format::Q4_0,
+    Format::Q4_1,
+    Format::Q5_0,
+    Format::Q5_1,
+    Format::Q8_0,
+    Format::Q2_K,
+    Format::Q3_K,
+    Format::Q4_K,
+    Format::Q5_K,
+    Format::Q6_K,
+    Format::IQ4_NL,
+    Format::IQ4_XS,
+    Format::MXFP4,
+    Format::Q1_0,
+    Format::TQ1_0,
+    Format::TQ2_0,
+];
+
+/// A small generator of repeatable noise (xorshift64*).
+struct Noise(u64);
+
+impl Noise {
+    fn word(&mut self) -> u64 {
+        self.0 ^= self.0 >> 12;
+        self.0 ^= self.0 << 25;
+        self.0 ^= self.0 >> 27;
+        self.0.wrapping_mul(0x2545_f491_4f6c_dd1d)
+    }
+
+    fn float(&mut self) -> f32 {
+        (self.word() >> 40) as f32 / (1u64 << 23) as f32 - 1.0
+    }
+
+    fn floats(&mut self, n: usize) -> Vec<f32> {
+        (0..n).map(|_| self.float()).collect()
+    }
+
+    /// Random blocks whose values are finite and of ordinary size: scales are redrawn.
+    fn blocks(&mut self, format: Format, elements: usize) -> Vec<u8> {
+        let block = format.block_len();
+        let bytes = format.block_bytes();
+        let mut values = vec![0.0; block];
+        (0..elements / block)
+            .flat_map(|_| {
+                loop {
+                    let mut data = (0..bytes).map(|_| self.word() as u8).collect::<Vec<_>>();
+                    format.dequantize(&data, &mut values);
+                    if values.iter().all(|v| v.is_finite() && v.abs() < 64.0) {
+                        break std::mem::take(&mut data);
+                    }
+                }
+            })
+            .collect()
+    }
+}
+
+fn each_device(test: impl Fn(&Device, &str)) {
+    for spec in devices() {
+        let opened = spec.open().unwrap();
+        test(&opened.device, &opened.name);
+    }
+}
+
+fn tensor<const D: usize>(values: &[f32], shape: [usize; D], device: &Device) -> Tensor<D> {
+    Tensor::<1>::from_data(TensorData::new(values.to_vec(), [values.len()]), (device, DType::F32)).reshape(shape)
+}
+
+fn ints(values: &[i32], device: &Device) -> Tensor<1, Int> {
+    Tensor::from_data(TensorData::new(values.to_vec(), [values.len()]), (device, DType::I32))
+}
+
+fn floats<const D: usize>(tensor: Tensor<D>) -> Vec<f32> {
+    tensor.into_data().to_vec::<f32>().unwrap()
+}
+
+#[track_caller]
+fn close(what: &str, found: &[f32], expected: &[f32], bound: f32) {
+    assert_eq!(found.len(), expected.len(), "{what}");
+    let size = expected.iter().map(|v| v.abs()).fold(1.0f32, f32::max);
+    for (i, (a, b)) in found.iter().zip(expected).enumerate() {
+        assert!((a - b).abs() <= bound * size, "{what}: element {i} is {a}, expected {b}");
+    }
+}
+
+#[test]
+fn unpacked_blocks_equal_the_scalar_reference() {
+    each_device(|device, name| {
+        for format in FORMATS {
+            let mut noise = Noise(7);
+            let (rows, cols) = (3, if format.block_len() == 1 { 40 } else { format.block_len() * 3 });
+            // Any bits at all, NaN and infinite scales included.
+            let bytes =
+                (0..rows * format.row_bytes(cols).unwrap()).map(|_| noise.word() as u8).collect::<Vec<_>>();
+            let mut expected = vec![0.0; rows * cols];
+            format.dequantize(&bytes, &mut expected);
+            let weight = Weight::new(format, rows, cols, &bytes, device).unwrap();
+            let found = floats(ops::dequantize(&weight, FloatDType::F32));
+            for (i, (a, b)) in found.iter().zip(&expected).enumerate() {
+                let near = (a.to_bits() as i64 - b.to_bits() as i64).abs() <= 1;
+                // A subtraction of nearly equal terms magnifies the last bit of its operands.
+                let cancelled = (a - b).abs() <= 1e-6 * a.abs().max(1e-3) || (a - b).abs() < 2e-2 * f32::EPSILON * 1e6;
+                let same = a == b || near || (a.is_nan() && b.is_nan());
+                assert!(same || cancelled, "{name} {format:?} element {i}: {a} expected {b}");
+            }
+        }
+    });
+}
+
+#[test]
+fn products_equal_the_reference() {
+    each_device(|device, name| {
+        for format in FORMATS {
+            let block = format.block_len();
+            let widths = if block == 1 { vec![8, 20, 33, 64, 136, 2048] } else { vec![block, block * 3] };
+            for cols in widths {
+                for (rows, m) in [(1, 1), (7, 1), (33, 3), (70, 8), (65, 9), (130, 70)] {
+                    let mut noise = Noise((rows * 1000 + cols + m) as u64);
+                    let bytes = noise.blocks(format, rows * cols);
+                    let x = noise.floats(m * cols);
+                    let expected = reference::linear(&x, format, &bytes, rows, cols);
+                    let weight = Weight::new(format, rows, cols, &bytes, device).unwrap();
+                    let found = ops::linear(tensor(&x, [m, cols], device), &weight, Precision::F32);
+                    close(&format!("{name} {format:?} [{rows}, {cols}] x {m}"), &floats(found), &expected, 2e-5);
+                }
+            }
+        }
+    });
+}
+
+#[test]
+fn merged_products_lie_side_by_side() {
+    each_device(|device, name| {
+        let mut noise = Noise(3);
+        let (cols, m) = (256, 2);
+        let x = noise.floats(m * cols);
+        let parts = [(Format::Q4_K, 5), (Format::Q6_K, 9), (Format::F16, 3)];
+        let stored = parts.map(|(format, rows)| noise.blocks(format, rows * cols));
+        let weights = parts.iter().zip(&stored).map(|(&(f, rows), b)| Weight::new(f, rows, cols, b, device).unwrap());
+        let weights = weights.collect::<Vec<_>>();
+        let found = floats(ops::linear_fused(tensor(&x, [m, cols], device), &weights, Precision::F32));
+        let outputs = parts.iter().zip(&stored).map(|(&(f, rows), b)| reference::linear(&x, f, b, rows, cols));
+        let outputs = outputs.collect::<Vec<_>>();
+        let expected = (0..m)
+            .flat_map(|i| outputs.iter().flat_map(move |o| o[i * o.len() / m..(i + 1) * o.len() / m].to_vec()))
+            .collect::<Vec<_>>();
+        close(name, &found, &expected, 2e-5);
+    });
+}
+
+#[test]
+fn rows_are_picked() {
+    each_device(|device, name| {
+        for format in FORMATS {
+            let cols = if format.block_len() == 1 { 33 } else { format.block_len() * 2 };
+            let rows = 11;
+            let bytes = Noise(5).blocks(format, rows * cols);
+            let mut all = vec![0.0; rows * cols];
+            format.dequantize(&bytes, &mut all);
+            let weight = Weight::new(format, rows, cols, &bytes, device).unwrap();
+            let picked = [10, 0, 3, 3];
+            let found = floats(ops::embedding(&weight, ints(&picked, device)));
+            let expected = picked.iter().flat_map(|&r| all[r as usize * cols..(r as usize + 1) * cols].to_vec());
+            close(&format!("{name} {format:?}"), &found, &expected.collect::<Vec<_>>(), 1e-6);
+        }
+    });
+}
+
+#[test]
+fn norms_equal_the_reference() {
+    each_device(|device, name| {
+        for (m, hidden) in [(1, 1), (1, 576), (3, 255), (2, 1024), (9, 33)] {
+            let mut noise = Noise(hidden as u64);
+            let (x, residual, weight) = (noise.floats(m * hidden), noise.floats(m * hidden), noise.floats(hidden));
+            let w = tensor(&weight, [hidden], device);
+            let found = ops::rms_norm(tensor(&x, [m, hidden], device), w.clone(), 1e-5);
+            close(name, &floats(found), &reference::rms_norm(&x, &weight, 1e-5), 1e-5);
+            let (sum, norm) = ops::add_rms_norm(
+                tensor(&x, [m, hidden], device),
+                tensor(&residual, [m, hidden], device),
+                w,
+                1e-5,
+            );
+            let expected = x.iter().zip(&residual).map(|(a, b)| a + b).collect::<Vec<_>>();
+            close(name, &floats(sum), &expected, 1e-6);
+            close(name, &floats(norm), &reference::rms_norm(&expected, &weight, 1e-5), 1e-5);
+        }
+    });
+}
+
+#[test]
+fn gated_activations_equal_the_reference() {
+    each_device(|device, name| {
+        for (m, n) in [(1, 1), (3, 129), (17, 64)] {
+            let x = Noise(9).floats(m * 2 * n).iter().map(|v| v * 12.0).collect::<Vec<_>>();
+            let found = floats(ops::silu_mul(tensor(&x, [m, 2 * n], device)));
+            close(name, &found, &reference::silu_mul(&x, n), 1e-5);
+        }
+    });
+}
+
+#[test]
+fn heads_are_prepared_and_cached() {
+    each_device(|device, name| {
+        let pairings = [RopePairing::Half, RopePairing::Interleaved, RopePairing::None];
+        for (heads, kv_heads, d) in [(4, 2, 16), (3, 1, 64), (2, 2, 128), (6, 3, 80)] {
+            for pairing in pairings {
+                for norm in [None, Some(1e-6f32.to_bits())] {
+                    let spec = RopeSpec { heads, kv_heads, head_dim: d, pairing, qk_norm_eps_bits: norm };
+                    let mut noise = Noise((heads * d) as u64);
+                    let (slots, capacity, m) = (3, 9, 4);
+                    let width = (heads + 2 * kv_heads) * d;
+                    let qkv = noise.floats(m * width);
+                    let (qn, kn, table) = (noise.floats(d), noise.floats(d), noise.floats(capacity * d));
+                    let (positions, rows) = ([8, 0, 3, 4], [0, 2, 1, 1]);
+                    let cache = |_| tensor(&vec![0.0; slots * kv_heads * capacity * d], [slots, kv_heads, capacity, d], device);
+                    let (q, k, v) = ops::rope_append(
+                        tensor(&qkv, [m, width], device),
+                        tensor(&qn, [d], device),
+                        tensor(&kn, [d], device),
+                        tensor(&table, [capacity, d], device),
+                        ints(&positions, device),
+                        ints(&rows, device),
+                        cache(0),
+                        cache(1),
+                        spec,
+                    );
+                    let (q, k, v) = (floats(q), floats(k), floats(v));
+                    let what = format!("{name} {spec:?}");
+                    let mut filled = 0;
+                    for i in 0..m {
+                        let p = positions[i] as usize;
+                        let (eq, ek, ev) = reference::rope_row(
+                            &qkv[i * width..(i + 1) * width],
+                            &qn,
+                            &kn,
+                            &table[p * d..(p + 1) * d],
+                            &spec,
+                        );
+                        close(&what, &q[i * heads * d..(i + 1) * heads * d], &eq, 1e-5);
+                        for h in 0..kv_heads {
+                            let at = ((rows[i] as usize * kv_heads + h) * capacity + p) * d;
+                            close(&what, &k[at..at + d], &ek[h * d..(h + 1) * d], 1e-5);
+                            close(&what, &v[at..at + d], &ev[h * d..(h + 1) * d], 1e-6);
+                            filled += d;
+                        }
+                    }
+                    assert!(v.iter().filter(|x| **x != 0.0).count() <= filled, "{what}: wrote elsewhere");
+                }
+            }
+        }
+    });
+}
+
+#[test]
+fn attention_equals_the_reference() {
+    each_device(|device, name| {
+        for (heads, kv_heads, d) in [(4, 2, 16), (8, 1, 64), (3, 3, 80), (4, 1, 128), (2, 1, 256)] {
+            for window in [None, Some(1), Some(50)] {
+                let mut noise = Noise(d as u64);
+                let (slots, capacity) = (3, 330);
+                let shape = [slots, kv_heads, capacity, d];
+                let (k, v) = (noise.floats(shape.iter().product()), noise.floats(shape.iter().product()));
+                let decode: (Vec<i32>, Vec<i32>) = (vec![0, 329, 128, 127], vec![2, 0, 1, 0]);
+                let prefill: (Vec<i32>, Vec<i32>) = ((120..157).collect(), vec![1; 37]);
+                for ((positions, rows), consecutive) in [(decode, false), (prefill, true)] {
+                    let m = positions.len();
+                    let scale = (d as f32).powf(-0.5);
+                    let spec = AttentionSpec { heads, kv_heads, head_dim: d, scale, window, consecutive };
+                    let q = noise.floats(m * heads * d).iter().map(|v| v * 4.0).collect::<Vec<_>>();
+                    let found = floats(ops::attention(
+                        tensor(&q, [m, heads * d], device),
+                        tensor(&k, shape, device),
+                        tensor(&v, shape, device),
+                        ints(&positions, device),
+                        ints(&rows, device),
+                        spec,
+                    ));
+                    let of_slot = kv_heads * capacity * d;
+                    let expected = (0..m).flat_map(|i| {
+                        let slot = rows[i] as usize * of_slot;
+                        let q = &q[i * heads * d..(i + 1) * heads * d];
+                        let (k, v) = (&k[slot..slot + of_slot], &v[slot..slot + of_slot]);
+                        reference::attention_row(q, k, v, capacity, positions[i] as usize, &spec)
+                    });
+                    close(&format!("{name} {spec:?}"), &found, &expected.collect::<Vec<_>>(), 2e-5);
+                }
+            }
+        }
+    });
+}
+
+struct Choice {
+    id: i32,
+    values: Vec<i32>,
+    tokens: Vec<i32>,
+    positions: Vec<i32>,
+    counts: Vec<i32>,
+}
+
+/// One row in slot 1 of 2, at position 41.
+fn choose(logits: &[f32], params: &[i32], counts: &[i32], spec: SampleSpec, device: &Device) -> Choice {
+    let vocab = logits.len();
+    let mut all_params = vec![0; SAMPLE_PARAMS];
+    all_params.extend(params);
+    all_params.resize(2 * SAMPLE_PARAMS, 0);
+    let mut all_counts = vec![0; vocab];
+    all_counts.extend(counts);
+    let state = SampleState {
+        tokens: ints(&[9], device),
+        positions: ints(&[41], device),
+        slots: ints(&[1], device),
+        params: ints(&all_params, device).reshape([2, SAMPLE_PARAMS]),
+        counts: ints(&all_counts, device).reshape([2, vocab]),
+    };
+    let (state, out) = ops::sample(tensor(logits, [1, vocab], device), state, spec);
+    let read = |t: Tensor<1, Int>| t.into_data().to_vec::<i32>().unwrap();
+    let values = out.into_data().to_vec::<i32>().unwrap();
+    Choice {
+        id: values[0],
+        values,
+        tokens: read(state.tokens),
+        positions: read(state.positions),
+        counts: state.counts.into_data().to_vec::<i32>().unwrap()[vocab..].to_vec(),
+    }
+}
+
+fn log_softmax(logits: &[f32], id: usize) -> f32 {
+    let largest = logits.iter().copied().fold(f32::MIN, f32::max);
+    let sum = logits.iter().map(|l| f64::from(l - largest).exp()).sum::<f64>();
+    logits[id] - largest - sum.ln() as f32
+}
+
+#[test]
+fn the_most_likely_token_is_chosen_and_reported() {
+    each_device(|device, name| {
+        for vocab in [5, 64, 1000, 49_155] {
+            let mut logits = Noise(vocab as u64).floats(vocab).iter().map(|v| v * 8.0).collect::<Vec<_>>();
+            // Ties: the lowest id wins.
+            let best = vocab / 3;
+            logits[best] = 9.0;
+            logits[vocab - 1] = 9.0;
+            let counts = vec![0; vocab];
+            let top = 4;
+            let choice = choose(&logits, &[], &counts, SampleSpec { greedy: true, top }, device);
+            assert_eq!(choice.id as usize, best, "{name}");
+            assert_eq!((choice.tokens[0], choice.positions[0]), (best as i32, 42), "{name}");
+            let logprob = f32::from_bits(choice.values[1] as u32);
+            assert!((logprob - log_softmax(&logits, best)).abs() < 1e-4, "{name}: {logprob}");
+            let mut order = (0..vocab).collect::<Vec<_>>();
+            order.sort_by(|&a, &b| logits[b].total_cmp(&logits[a]).then(a.cmp(&b)));
+            for n in 0..top {
+                assert_eq!(choice.values[2 + n] as usize, order[n], "{name}");
+                let logprob = f32::from_bits(choice.values[2 + top + n] as u32);
+                assert!((logprob - log_softmax(&logits, order[n])).abs() < 1e-4, "{name}");
+            }
+        }
+    });
+}
+
+#[test]
+fn draws_follow_the_reference() {
+    each_device(|device, name| {
+        let vocab = 1003;
+        let logits = Noise(77).floats(vocab).iter().map(|v| v * 10.0).collect::<Vec<_>>();
+        let base = reference::Sampling {
+            temperature: 1.0,
+            top_k: 0,
+            top_p: 1.0,
+            min_p: 0.0,
+            repetition: 1.0,
+            presence: 0.0,
+            frequency: 0.0,
+            seed: 0,
+        };
+        let settings = [
+            base,
+            reference::Sampling { temperature: 3.0, ..base },
+            reference::Sampling { top_k: 7, temperature: 5.0, ..base },
+            reference::Sampling { top_p: 0.6, temperature: 4.0, ..base },
+            reference::Sampling { min_p: 0.3, temperature: 2.0, ..base },
+            reference::Sampling { top_k: 50, top_p: 0.8, min_p: 0.05, temperature: 6.0, ..base },
+            reference::Sampling { repetition: 1.5, presence: 0.5, frequency: 0.25, temperature: 4.0, ..base },
+        ];
+        let mut counts = vec![0; vocab];
+        for i in 0..200 {
+            counts[i * 5] = if i % 2 == 0 { IN_PROMPT } else { IN_PROMPT + (i % 7) as i32 };
+        }
+        let bias = [(3usize, 4.0f32), (900, -6.0)];
+        for (n, settings) in settings.iter().enumerate() {
+            let kept = |s: &reference::Sampling| reference::candidates(&logits, &counts, &bias, s);
+            for seed in 0..12u64 {
+                let s = reference::Sampling { seed: seed * 0x1_2345_6789_abcd, ..*settings };
+                let expected = kept(&s)
+                    .into_iter()
+                    .map(|(id, z)| (id, z + reference::gumbel(s.seed, 41, id as u32)))
+                    .max_by(|a, b| a.1.total_cmp(&b.1))
+                    .unwrap();
+                let bits = |x: f32| x.to_bits() as i32;
+                let mut params = vec![
+                    bits(s.temperature),
+                    s.top_k as i32,
+                    bits(s.top_p),
+                    bits(s.min_p),
+                    bits(s.repetition),
+                    bits(s.presence),
+                    bits(s.frequency),
+                    s.seed as i32,
+                    (s.seed >> 32) as i32,
+                    bias.len() as i32,
+                ];
+                params.extend(bias.iter().flat_map(|&(id, b)| [id as i32, bits(b)]));
+                let choice = choose(&logits, &params, &counts, SampleSpec { greedy: false, top: 0 }, device);
+                assert_eq!(choice.id as usize, expected.0, "{name}, setting {n}, seed {seed}");
+                let id = expected.0;
+                assert_eq!(choice.counts[id], counts[id] + 1, "{name}, setting {n}");
+                let logprob = f32::from_bits(choice.values[1] as u32);
+                assert!((logprob - log_softmax(&logits, id)).abs() < 1e-4, "{name}, setting {n}");
+            }
+        }
+    });
+}
+
+#[test]
+fn logits_that_are_not_finite_are_reported() {
+    each_device(|device, name| {
+        for bad in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
+            for greedy in [true, false] {
+                let mut logits = Noise(1).floats(300);
+                logits[271] = bad;
+                let mut params = vec![0; 10];
+                params[0] = 1.0f32.to_bits() as i32;
+                params[2] = 1.0f32.to_bits() as i32;
+                params[4] = 1.0f32.to_bits() as i32;
+                let choice = choose(&logits, &params, &vec![0; 300], SampleSpec { greedy, top: 0 }, device);
+                assert_eq!(choice.id, -1, "{name}: {bad}, greedy {greedy}");
+            }
+        }
+    });
+}
+
+#[test]
+fn weights_that_do_not_fit_are_refused() {
+    each_device(|device, _| {
+        let error = Weight::new(Format::Q4_K, 2, 255, &[0; 288], device).unwrap_err().to_string();
+        assert!(error.contains("256") && error.contains("255"), "{error}");
+        let error = Weight::new(Format::Q8_0, 2, 32, &[0; 67], device).unwrap_err().to_string();
+        assert!(error.contains("68") && error.contains("67"), "{error}");
+    });
+}
