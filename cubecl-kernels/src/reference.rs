@@ -10,9 +10,7 @@ use crate::ops::{AttentionSpec, IN_PROMPT, RopePairing, RopeSpec};
 pub fn linear(x: &[f32], format: Format, bytes: &[u8], rows: usize, cols: usize) -> Vec<f32> {
     let mut w = vec![0.0; rows * cols];
     format.dequantize(bytes, &mut w);
-    x.chunks_exact(cols)
-        .flat_map(|x| w.chunks_exact(cols).map(move |w| dot(x, w) as f32).collect::<Vec<_>>())
-        .collect()
+    x.chunks_exact(cols).flat_map(|x| w.chunks_exact(cols).map(move |w| dot(x, w) as f32).collect::<Vec<_>>()).collect()
 }
 
 fn dot(a: &[f32], b: &[f32]) -> f64 {
@@ -74,7 +72,14 @@ pub fn rope_row(
 
 /// Attention of one row at `position`: q `[heads head_dim]`, keys and values of its slot
 /// `[kv_heads, capacity, head_dim]`.
-pub fn attention_row(q: &[f32], k: &[f32], v: &[f32], capacity: usize, position: usize, spec: &AttentionSpec) -> Vec<f32> {
+pub fn attention_row(
+    q: &[f32],
+    k: &[f32],
+    v: &[f32],
+    capacity: usize,
+    position: usize,
+    spec: &AttentionSpec,
+) -> Vec<f32> {
     let d = spec.head_dim;
     let low = spec.window.map_or(0, |w| (position + 1).saturating_sub(w));
     let head = |(h, q): (usize, &[f32])| {
@@ -161,6 +166,6 @@ pub fn gumbel(seed: u64, position: u32, token: u32) -> f32 {
     };
     let key = mix(seed as u32 ^ mix((seed >> 32) as u32 ^ mix(position)));
     let bits = mix(key ^ mix(token.wrapping_add(0x9e37_79b9)));
-    let uniform = ((bits >> 8) as f32 + 0.5) / 16_777_216.0;
+    let uniform = ((bits >> 9) as f32 + 0.5) / 8_388_608.0;
     -(-uniform.ln()).ln()
 }

@@ -4,9 +4,9 @@ use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::str::FromStr;
 
+use burn::tensor::Device;
 #[cfg(any(feature = "vulkan", feature = "webgpu", feature = "metal", feature = "cuda"))]
 use burn::tensor::DeviceType;
-use burn::tensor::Device;
 
 use crate::{Error, Result};
 

@@ -65,7 +65,7 @@ fn prepare(checkpoint: &Checkpoint, options: &LoadOptions) -> Result<Ready> {
         (None, None) => None,
     };
     let opened = options.device.open()?;
-    let placement = placement(&opened, options, context);
+    let placement = placement(&opened, options, context)?;
     let weights = Weights::new(checkpoint, &placement, options.progress.as_ref());
     let model = (architecture.load)(&config, &weights)?;
     let info = ModelInfo {
@@ -102,18 +102,26 @@ fn tokenizer(checkpoint: &Checkpoint) -> Result<Option<Arc<Tokenizer>>> {
 
 /// float32 on the CPU; on a GPU bfloat16 operands where the tensor cores take them (CUDA), float32
 /// elsewhere. Caches are half as wide as the arithmetic of products unless that is float32.
-fn placement(opened: &OpenDevice, options: &LoadOptions, context: usize) -> Placement {
+fn placement(opened: &OpenDevice, options: &LoadOptions, context: usize) -> Result<Placement> {
     let default = match opened.kind {
         DeviceKind::Cuda => Precision::BF16,
         _ => Precision::F32,
     };
-    let precision = match opened.kind {
-        DeviceKind::Cpu => Precision::F32,
-        _ => options.precision.unwrap_or(default),
-    };
+    let precision = options.precision.unwrap_or(default);
+    if opened.kind == DeviceKind::Cpu && precision != Precision::F32 {
+        let problem = format!("is {precision:?}; the CPU computes in F32");
+        return Err(Error::Parameter { name: "precision", problem });
+    }
     let cache_dtype = if precision == Precision::F32 { DType::F32 } else { DType::F16 };
     let prefill_chunk = options.prefill_chunk.unwrap_or(PREFILL_CHUNK).max(1);
-    Placement { device: opened.device.clone(), precision, cache_dtype, context, slots: options.slots, prefill_chunk }
+    Ok(Placement {
+        device: opened.device.clone(),
+        precision,
+        cache_dtype,
+        context,
+        slots: options.slots,
+        prefill_chunk,
+    })
 }
 
 /// Ids that end an answer: those of the config, of `generation_config.json` and of the tokenizer.

@@ -85,7 +85,7 @@ fn ints(values: &[i32], device: &Device) -> Tensor<1, Int> {
 }
 
 fn floats<const D: usize>(tensor: Tensor<D>) -> Vec<f32> {
-    tensor.into_data().to_vec::<f32>().unwrap()
+    tensor.into_data().try_to_vec::<f32>().unwrap()
 }
 
 #[track_caller]
@@ -104,18 +104,22 @@ fn unpacked_blocks_equal_the_scalar_reference() {
             let mut noise = Noise(7);
             let (rows, cols) = (3, if format.block_len() == 1 { 40 } else { format.block_len() * 3 });
             // Any bits at all, NaN and infinite scales included.
-            let bytes =
-                (0..rows * format.row_bytes(cols).unwrap()).map(|_| noise.word() as u8).collect::<Vec<_>>();
+            let bytes = (0..rows * format.row_bytes(cols).unwrap()).map(|_| noise.word() as u8).collect::<Vec<_>>();
             let mut expected = vec![0.0; rows * cols];
             format.dequantize(&bytes, &mut expected);
             let weight = Weight::new(format, rows, cols, &bytes, device).unwrap();
             let found = floats(ops::dequantize(&weight, FloatDType::F32));
-            for (i, (a, b)) in found.iter().zip(&expected).enumerate() {
-                let near = (a.to_bits() as i64 - b.to_bits() as i64).abs() <= 1;
-                // A subtraction of nearly equal terms magnifies the last bit of its operands.
-                let cancelled = (a - b).abs() <= 1e-6 * a.abs().max(1e-3) || (a - b).abs() < 2e-2 * f32::EPSILON * 1e6;
-                let same = a == b || near || (a.is_nan() && b.is_nan());
-                assert!(same || cancelled, "{name} {format:?} element {i}: {a} expected {b}");
+            for (block, (found, expected)) in
+                found.chunks(format.block_len().max(8)).zip(expected.chunks(format.block_len().max(8))).enumerate()
+            {
+                // `d q - m` may be one rounding or two: the last bit of the block's largest term.
+                let largest = expected.iter().filter(|v| v.is_finite()).map(|v| v.abs()).fold(0.0, f32::max);
+                for (a, b) in found.iter().zip(expected) {
+                    let same = a == b || (a.is_nan() && b.is_nan()) || (a - b).abs() <= f32::EPSILON * largest;
+                    // Devices may flush values below the smallest normal one to zero.
+                    let tiny = a.abs().max(b.abs()) < 2.0 * f32::MIN_POSITIVE;
+                    assert!(same || tiny, "{name} {format:?} block {block}: {a} expected {b}");
+                }
             }
         }
     });
@@ -189,12 +193,8 @@ fn norms_equal_the_reference() {
             let w = tensor(&weight, [hidden], device);
             let found = ops::rms_norm(tensor(&x, [m, hidden], device), w.clone(), 1e-5);
             close(name, &floats(found), &reference::rms_norm(&x, &weight, 1e-5), 1e-5);
-            let (sum, norm) = ops::add_rms_norm(
-                tensor(&x, [m, hidden], device),
-                tensor(&residual, [m, hidden], device),
-                w,
-                1e-5,
-            );
+            let (sum, norm) =
+                ops::add_rms_norm(tensor(&x, [m, hidden], device), tensor(&residual, [m, hidden], device), w, 1e-5);
             let expected = x.iter().zip(&residual).map(|(a, b)| a + b).collect::<Vec<_>>();
             close(name, &floats(sum), &expected, 1e-6);
             close(name, &floats(norm), &reference::rms_norm(&expected, &weight, 1e-5), 1e-5);
@@ -227,7 +227,8 @@ fn heads_are_prepared_and_cached() {
                     let qkv = noise.floats(m * width);
                     let (qn, kn, table) = (noise.floats(d), noise.floats(d), noise.floats(capacity * d));
                     let (positions, rows) = ([8, 0, 3, 4], [0, 2, 1, 1]);
-                    let cache = |_| tensor(&vec![0.0; slots * kv_heads * capacity * d], [slots, kv_heads, capacity, d], device);
+                    let cache =
+                        |_| tensor(&vec![0.0; slots * kv_heads * capacity * d], [slots, kv_heads, capacity, d], device);
                     let (q, k, v) = ops::rope_append(
                         tensor(&qkv, [m, width], device),
                         tensor(&qn, [d], device),
@@ -328,14 +329,14 @@ fn choose(logits: &[f32], params: &[i32], counts: &[i32], spec: SampleSpec, devi
         counts: ints(&all_counts, device).reshape([2, vocab]),
     };
     let (state, out) = ops::sample(tensor(logits, [1, vocab], device), state, spec);
-    let read = |t: Tensor<1, Int>| t.into_data().to_vec::<i32>().unwrap();
-    let values = out.into_data().to_vec::<i32>().unwrap();
+    let read = |t: Tensor<1, Int>| t.into_data().try_to_vec::<i32>().unwrap();
+    let values = out.into_data().try_to_vec::<i32>().unwrap();
     Choice {
         id: values[0],
         values,
         tokens: read(state.tokens),
         positions: read(state.positions),
-        counts: state.counts.into_data().to_vec::<i32>().unwrap()[vocab..].to_vec(),
+        counts: state.counts.into_data().try_to_vec::<i32>().unwrap()[vocab..].to_vec(),
     }
 }
 

@@ -54,7 +54,7 @@ fn ints(values: Vec<i32>) -> Tensor<1, Int> {
 }
 
 fn floats<const D: usize>(tensor: Tensor<D>) -> Vec<f32> {
-    tensor.into_data().to_vec::<f32>().unwrap()
+    tensor.into_data().try_to_vec::<f32>().unwrap()
 }
 
 #[track_caller]

@@ -12,8 +12,7 @@ const LOGITS_BOUND: f32 = 1e-3;
 
 fn load(case: &Case, device: DeviceSpec, slots: usize, prefill_chunk: Option<usize>) -> ModelHandle {
     let precision = Some(Precision::F32);
-    let options =
-        LoadOptions { device, precision, context: Some(512), slots, prefill_chunk, ..LoadOptions::default() };
+    let options = LoadOptions { device, precision, context: Some(512), slots, prefill_chunk, ..LoadOptions::default() };
     atelico_models::load(&case.folder, &options).unwrap_or_else(|e| panic!("{} on {device}: {e}", case.name))
 }
 

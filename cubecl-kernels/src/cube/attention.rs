@@ -47,7 +47,10 @@ impl AttentionOps for CubeBackend {
         let out = empty(&q, [rows, width], DType::F32);
         let dtype = dtype_to_elem_type(k_cache.dtype);
         let (partial, stats) = if splits > 1 {
-            (empty(&q, [rows * heads * splits, head_dim], DType::F32), empty(&q, [rows * heads * splits, 2], DType::F32))
+            (
+                empty(&q, [rows * heads * splits, head_dim], DType::F32),
+                empty(&q, [rows * heads * splits, 2], DType::F32),
+            )
         } else {
             (out.clone(), empty(&q, [1, 1], DType::F32))
         };
@@ -127,11 +130,7 @@ fn attend<F: Float, N: Size>(
     let slot = u32::cast_from(slots[row0 as usize]);
     let first = u32::cast_from(positions[row0 as usize]);
     let high = u32::cast_from(positions[last_row as usize]) + 1;
-    let low = if comptime!(window > 0) {
-        select(first + 1 > window, first + 1 - window, 0u32)
-    } else {
-        0u32.runtime()
-    };
+    let low = if comptime!(window > 0) { select(first + 1 > window, first + 1 - window, 0u32) } else { 0u32.runtime() };
     let share = (high - low).div_ceil(splits).div_ceil(TILE) * TILE;
     let begin = low + CUBE_POS_Z * share;
     let end = select(begin + share < high, begin + share, high);

@@ -20,12 +20,7 @@ impl NormOps for CubeBackend {
         out
     }
 
-    fn add_rms_norm(
-        x: CubeTensor,
-        residual: CubeTensor,
-        weight: CubeTensor,
-        eps: f32,
-    ) -> (CubeTensor, CubeTensor) {
+    fn add_rms_norm(x: CubeTensor, residual: CubeTensor, weight: CubeTensor, eps: f32) -> (CubeTensor, CubeTensor) {
         let (x, residual) = (contiguous(x), contiguous(residual));
         let [m, hidden] = dims(&x);
         let sum = empty(&x, [m, hidden], DType::F32);
@@ -95,15 +90,7 @@ fn rms_norm(x: &[f32], weight: &[f32], out: &mut [f32], hidden: u32, eps: f32) {
 
 #[cube(launch)]
 #[allow(clippy::too_many_arguments)]
-fn add_rms_norm(
-    x: &[f32],
-    residual: &[f32],
-    weight: &[f32],
-    sum: &mut [f32],
-    out: &mut [f32],
-    hidden: u32,
-    eps: f32,
-) {
+fn add_rms_norm(x: &[f32], residual: &[f32], weight: &[f32], sum: &mut [f32], out: &mut [f32], hidden: u32, eps: f32) {
     let base = CUBE_POS_X * hidden;
     let mut squares = 0.0f32;
     let mut i = UNIT_POS_X;

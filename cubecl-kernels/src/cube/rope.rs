@@ -111,7 +111,11 @@ fn rope_append<F: Float>(
             // i and its partner: turned together, `first` the one that comes first.
             let (pair, partner, first) = if comptime!(matches!(pairing, RopePairing::Half)) {
                 let first = i < comptime!(d / 2);
-                (select(first, i, i - comptime!(d / 2)), select(first, i + comptime!(d / 2), i - comptime!(d / 2)), first)
+                (
+                    select(first, i, i - comptime!(d / 2)),
+                    select(first, i + comptime!(d / 2), i - comptime!(d / 2)),
+                    first,
+                )
             } else {
                 let first = i % 2 == 0;
                 (i / 2, select(first, i + 1, i - 1), first)

@@ -402,7 +402,8 @@ fn draw(
         let v = work[(base + i) as usize];
         if order_key(v) >= floor {
             let bits = mix(key ^ mix(i + 0x9e37_79b9u32));
-            let uniform = (f32::cast_from(bits >> 8) + 0.5f32) * (1.0f32 / 16_777_216.0f32);
+            // 23 bits and a half: exact in float32, and never 0 or 1.
+            let uniform = (f32::cast_from(bits >> 9) + 0.5f32) * (1.0f32 / 8_388_608.0f32);
             let score = v - f32::ln(-f32::ln(uniform));
             if score > best {
                 best = score;

@@ -6,7 +6,7 @@ use std::ops::Range;
 use rayon::prelude::*;
 
 use super::linear::{Matrix, cut};
-use super::simd::{Kernel, LANES, Level, Simd, Unit};
+use super::simd::{Kernel, Level, Simd, Unit};
 use super::unpack::{Block, F32, Sink, blocks, with_block};
 
 /// Weights per task: enough to outweigh the start of a task.
@@ -67,11 +67,8 @@ impl<'a> Kernel for Interleave<'a> {
     }
 }
 
-/// Rows whose sums are kept while a part of `x` is in the first-level cache.
+/// Rows that stay in the cache while they meet one group of `x`'s rows after the other.
 const TILE_ROWS: usize = 32;
-
-/// Vectors of each row of `x` in that part; a multiple of every block's length.
-const PART_UNITS: usize = 32;
 
 /// A range of rows.
 struct Task<'a, 'b> {
@@ -143,35 +140,24 @@ impl Tile<'_> {
         first: usize,
         out: &mut [&mut [f32]],
     ) -> usize {
-        let mut sums = [[[0.0; LANES]; M]; TILE_ROWS];
         let x = self.x[first * self.units..][..M * self.units].as_chunks::<M>().0;
-        // One row or two of `x` stay in the cache as a whole.
-        let length = self.units;
-        for start in (0..self.units).step_by(length) {
-            let end = self.units.min(start + length);
-            let x = &x[start..end];
-            let bytes = start / B::UNITS * size_of::<B>()..self.row_bytes.min(end / B::UNITS * size_of::<B>());
-            for (row, sums) in self.weights.chunks_exact(self.row_bytes).zip(&mut sums) {
-                dot::<S, B, M, CHAINS, ODD>(simd, &row[bytes.clone()], x, sums);
-            }
-        }
-        for (row, sums) in self.rows.clone().zip(&sums) {
+        for (row, weights) in self.rows.clone().zip(self.weights.chunks_exact(self.row_bytes)) {
+            let sums = dot::<S, B, M, CHAINS, ODD>(simd, weights, x);
             for (out, sum) in out[first..].iter_mut().zip(sums) {
-                out[row] = simd.sum(simd.load(sum));
+                out[row] = sum;
             }
         }
         M
     }
 }
 
-/// Adds the products of one row's weights with `M` rows of `x` to `sums`.
+/// The products of one row's weights with `M` rows of `x`.
 #[inline(always)]
 fn dot<S: Simd, B: Block, const M: usize, const CHAINS: usize, const ODD: bool>(
     simd: S,
     weights: &[u8],
     x: &[[Unit; M]],
-    sums: &mut [Unit; M],
-) {
+) -> [f32; M] {
     let (whole, tail) = blocks::<B>(weights);
     let mut even = Dot::<S, M, CHAINS>::new(simd);
     let mut odd = Dot::<S, M, CHAINS>::new(simd);
@@ -191,16 +177,20 @@ fn dot<S: Simd, B: Block, const M: usize, const CHAINS: usize, const ODD: bool>(
         even.seek::<B>(x, 2 * pairs.len() + i);
         block.unpack(simd, &mut even);
     }
-    for (i, sum) in sums.iter_mut().enumerate() {
-        let mut total = simd.load(sum);
+    let mut totals = [0.0; M];
+    for (i, total) in totals.iter_mut().enumerate() {
+        let mut sum = even.sums[i][0];
         for chain in 0..CHAINS {
-            total = simd.add(total, even.sums[i][chain]);
+            if chain > 0 {
+                sum = simd.add(sum, even.sums[i][chain]);
+            }
             if ODD {
-                total = simd.add(total, odd.sums[i][chain]);
+                sum = simd.add(sum, odd.sums[i][chain]);
             }
         }
-        simd.store(total, sum);
+        *total = simd.sum(sum);
     }
+    totals
 }
 
 /// Sums of a row's products with `M` rows of `x`.

@@ -112,7 +112,13 @@ pub fn embedding(weight: &Weight, tokens: Tensor<1, Int>) -> Tensor<2> {
 }
 
 impl LinearOps for Flex {
-    fn linear_into(x: FlexTensor, words: FlexTensor, spec: MatrixSpec, mut out: FlexTensor, offset: usize) -> FlexTensor {
+    fn linear_into(
+        x: FlexTensor,
+        words: FlexTensor,
+        spec: MatrixSpec,
+        mut out: FlexTensor,
+        offset: usize,
+    ) -> FlexTensor {
         let [m, stride] = tensor::dims(&out);
         let x = tensor::contiguous(x);
         let bytes = tensor::bytes(&words);

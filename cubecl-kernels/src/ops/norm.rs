@@ -34,8 +34,7 @@ pub fn rms_norm(x: Tensor<2>, weight: Tensor<1>, eps: f32) -> Tensor<2> {
 /// # Shapes
 /// x and residual `[m, hidden]`; returns `(sum, norm)`, each `[m, hidden]`.
 pub fn add_rms_norm(x: Tensor<2>, residual: Tensor<2>, weight: Tensor<1>, eps: f32) -> (Tensor<2>, Tensor<2>) {
-    let (sum, norm) =
-        Dispatch::add_rms_norm(x.into_dispatch(), residual.into_dispatch(), weight.into_dispatch(), eps);
+    let (sum, norm) = Dispatch::add_rms_norm(x.into_dispatch(), residual.into_dispatch(), weight.into_dispatch(), eps);
     (Tensor::from_dispatch(sum), Tensor::from_dispatch(norm))
 }
 

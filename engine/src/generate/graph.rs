@@ -1,7 +1,24 @@
 //! Captured decode steps.
 #![allow(unsafe_code)]
 
+use std::sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+
 use burn::tensor::{Device, Graph, Int, Tensor, capture};
+
+/// Held shared by every thread that gives work to a device, and alone while a step is captured: on
+/// CUDA, an allocation or a wait anywhere in the process aborts a capture.
+static DEVICES: RwLock<()> = RwLock::new(());
+
+/// Waits until no step is being captured, and keeps one from being so.
+pub(super) fn working() -> RwLockReadGuard<'static, ()> {
+    // The lock guards no data, so a panic while it was held has left nothing broken.
+    DEVICES.read().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Waits until no other thread works on a device, and keeps all from it.
+pub(super) fn capturing() -> RwLockWriteGuard<'static, ()> {
+    DEVICES.write().unwrap_or_else(PoisonError::into_inner)
+}
 
 /// What a decode step computes: a row of results per sequence.
 pub(super) type StepFn = Box<dyn FnMut() -> Tensor<2, Int>>;

@@ -20,9 +20,8 @@ pub(super) struct Params {
 
 impl Params {
     pub(super) fn new(sampling: &SamplingParams, seed: u64) -> Self {
-        let penalizes = sampling.repetition_penalty != 1.0
-            || sampling.presence_penalty != 0.0
-            || sampling.frequency_penalty != 0.0;
+        let penalizes =
+            sampling.repetition_penalty != 1.0 || sampling.presence_penalty != 0.0 || sampling.frequency_penalty != 0.0;
         let greedy = sampling.temperature == 0.0 && !penalizes && sampling.logit_bias.is_empty();
         Self { greedy, penalizes, sampling: sampling.clone(), seed: sampling.seed.unwrap_or(seed) }
     }

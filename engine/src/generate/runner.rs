@@ -171,8 +171,7 @@ impl Runner {
     /// Chooses the token after a prompt whose last token lies at `position`.
     pub(super) fn choose(&mut self, logits: Tensor<2>, slot: usize, position: usize, spec: SampleSpec) -> PendingRead {
         let int = |value: usize| ops::assign(ops::int_zeros([1], &self.device), 0, vec![value as i32]);
-        let mut batch =
-            Batch { tokens: int(0), positions: int(position), slots: int(slot), placeholder: int(0) };
+        let mut batch = Batch { tokens: int(0), positions: int(position), slots: int(slot), placeholder: int(0) };
         PendingRead::start(choose(&mut self.core.borrow_mut(), &mut batch, logits, spec))
     }
 

@@ -13,11 +13,10 @@ use atelico_kernels::ops::PendingRead;
 use tokio::sync::mpsc;
 use tokio::sync::mpsc::error::TryRecvError;
 
+use super::graph;
 use super::request::{self, Params};
 use super::runner::{Row, Runner, TOP};
-use crate::handle::{
-    Event, FinishReason, Job, ModelHandle, ModelInfo, SamplingParams, Shared, Timings, TokenLogprobs,
-};
+use crate::handle::{Event, FinishReason, Job, ModelHandle, ModelInfo, SamplingParams, Shared, Timings, TokenLogprobs};
 use crate::load::Placement;
 use crate::model::LanguageModel;
 use crate::text::{ChatTemplate, Tokenizer};
@@ -58,10 +57,18 @@ pub fn start(load: impl FnOnce() -> Result<Ready> + Send + 'static) -> Result<Mo
         let started = Instant::now();
         let (jobs, queue) = mpsc::unbounded_channel();
         let prepared = guarded(|| {
-            let Ready { model, placement, mut info, tokenizer, chat_template, eos_token_ids, generation_defaults } =
-                load()?;
-            let runner = Runner::new(model, &placement);
-            placement.device.sync().map_err(|e| Error::Compute(format!("{e:?}")))?;
+            let Ready { model, placement, mut info, tokenizer, chat_template, eos_token_ids, generation_defaults } = {
+                let _working = graph::working();
+                let ready = load()?;
+                ready.placement.device.sync().map_err(|e| Error::Compute(format!("{e:?}")))?;
+                ready
+            };
+            let runner = {
+                let _capturing = graph::capturing();
+                let runner = Runner::new(model, &placement);
+                placement.device.sync().map_err(|e| Error::Compute(format!("{e:?}")))?;
+                runner
+            };
             info.captured = runner.is_captured();
             info.load_ms = started.elapsed().as_secs_f64() * 1e3;
             let worker = Worker {
@@ -75,8 +82,7 @@ pub fn start(load: impl FnOnce() -> Result<Ready> + Send + 'static) -> Result<Mo
                 next_id: 0,
             };
             let waiting = Arc::new(AtomicUsize::new(0));
-            let shared =
-                Shared { info, tokenizer, chat_template, eos_token_ids, generation_defaults, jobs, waiting };
+            let shared = Shared { info, tokenizer, chat_template, eos_token_ids, generation_defaults, jobs, waiting };
             Ok((ModelHandle { shared: Arc::new(shared) }, worker))
         });
         let mut worker = match prepared {
@@ -94,9 +100,15 @@ pub fn start(load: impl FnOnce() -> Result<Ready> + Send + 'static) -> Result<Mo
             worker.fail_all(&error);
         }
     };
+    // The loop runs as one of the threads that compute: handing work to a pool from outside costs
+    // more than a small model's kernel.
+    let pool = rayon::ThreadPoolBuilder::new()
+        .thread_name(|i| format!("atelico-{i}"))
+        .build()
+        .map_err(|e| Error::Compute(format!("no thread pool: {e}")))?;
     std::thread::Builder::new()
         .name("atelico-engine".into())
-        .spawn(run)
+        .spawn(move || pool.install(run))
         .map_err(|e| Error::Compute(format!("no engine thread: {e}")))?;
     loaded.recv().map_err(|_| Error::Stopped)?
 }
@@ -165,6 +177,7 @@ impl Worker {
                     Err(TryRecvError::Empty | TryRecvError::Disconnected) => break,
                 }
             }
+            let _working = graph::working();
             self.prefill_chunk()?;
             self.decode()?;
         }
@@ -230,7 +243,7 @@ impl Worker {
             active.prompt_ms = active.started.elapsed().as_secs_f64() * 1e3;
             if let Some(logits) = copy {
                 let data = logits.try_into_data().map_err(|e| Error::Compute(format!("{e:?}")))?;
-                let values = data.to_vec::<f32>().map_err(|e| Error::Compute(format!("{e:?}")))?;
+                let values = data.try_to_vec::<f32>().map_err(|e| Error::Compute(format!("{e:?}")))?;
                 drop(active.job.events.try_send(Ok(Event::PromptLogits(values))));
             }
             self.deliver(slot, &values, spec.top, end);
@@ -284,9 +297,8 @@ impl Worker {
 
     /// Slots and requests of all running answers, in the order of [`Self::rows`].
     fn owners(&self) -> Vec<(usize, u64)> {
-        let running = |(slot, a): (usize, &Option<Active>)| {
-            a.as_ref().filter(|a| a.last.is_some()).map(|a| (slot, a.id))
-        };
+        let running =
+            |(slot, a): (usize, &Option<Active>)| a.as_ref().filter(|a| a.last.is_some()).map(|a| (slot, a.id));
         self.slots.iter().enumerate().filter_map(running).collect()
     }
 

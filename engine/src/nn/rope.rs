@@ -112,15 +112,14 @@ impl RopeConfig {
                         }
                     }
                     RopeScaling::Yarn { factor, beta_fast, beta_slow, original_context, .. } => {
-                        let turn = |beta: f64| d * (original_context / (2.0 * PI * beta)).ln() / (2.0 * self.theta.ln());
+                        let turn =
+                            |beta: f64| d * (original_context / (2.0 * PI * beta)).ln() / (2.0 * self.theta.ln());
                         let low = turn(*beta_fast).floor().max(0.0);
                         let high = turn(*beta_slow).ceil().min(d - 1.0);
                         let ramp = ((i as f64 - low) / (high - low).max(0.001)).clamp(0.0, 1.0);
                         base * (ramp / factor + 1.0 - ramp)
                     }
-                    RopeScaling::Factors => {
-                        base / factors.and_then(|f| f.get(i)).map_or(1.0, |&f| f64::from(f))
-                    }
+                    RopeScaling::Factors => base / factors.and_then(|f| f.get(i)).map_or(1.0, |&f| f64::from(f)),
                 };
                 scaled as f32
             })
@@ -147,13 +146,7 @@ pub struct Rope {
 
 impl Rope {
     /// Computes the table for positions `0..context`.
-    pub fn new(
-        config: &RopeConfig,
-        head_dim: usize,
-        factors: Option<&[f32]>,
-        context: usize,
-        device: &Device,
-    ) -> Self {
+    pub fn new(config: &RopeConfig, head_dim: usize, factors: Option<&[f32]>, context: usize, device: &Device) -> Self {
         let frequencies = config.frequencies(head_dim, factors);
         let scale = config.attention_factor();
         let mut table = Vec::with_capacity(context * head_dim);

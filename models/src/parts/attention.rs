@@ -37,8 +37,9 @@ pub(crate) struct Attention {
 
 impl Attention {
     pub(crate) fn load(config: &AttentionConfig, rope: &Rope, weights: &Weights<'_>) -> Result<Self> {
-        let AttentionConfig { hidden_size, num_attention_heads: heads, num_key_value_heads: kv_heads, head_dim, .. } =
-            *config;
+        let AttentionConfig {
+            hidden_size, num_attention_heads: heads, num_key_value_heads: kv_heads, head_dim, ..
+        } = *config;
         if heads % kv_heads != 0 {
             let problem = format!("is {kv_heads}, which does not divide the {heads} attention heads");
             return Err(Error::Config { key: "num_key_value_heads".into(), problem });

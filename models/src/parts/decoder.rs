@@ -124,7 +124,11 @@ impl Decoder {
                 Ok(Layer {
                     input_layernorm: weights.rms_norm("input_layernorm", hidden_size, rms_norm_eps)?,
                     self_attn: Attention::load(&attention, &rope, &weights.at("self_attn"))?,
-                    post_attention_layernorm: weights.rms_norm("post_attention_layernorm", hidden_size, rms_norm_eps)?,
+                    post_attention_layernorm: weights.rms_norm(
+                        "post_attention_layernorm",
+                        hidden_size,
+                        rms_norm_eps,
+                    )?,
                     mlp: SwiGlu::load(hidden_size, config.intermediate_size, &weights.at("mlp"))?,
                 })
             })
