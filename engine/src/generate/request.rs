@@ -53,7 +53,9 @@ impl Params {
 }
 
 /// The kind of step that serves all of `requests`.
-pub(super) fn spec<'a>(requests: impl Iterator<Item = (&'a Params, &'a Request)> + Clone) -> SampleSpec {
-    let top = if requests.clone().any(|(_, r)| r.logprobs.is_some_and(|n| n > 0)) { TOP } else { 0 };
-    SampleSpec { greedy: requests.clone().all(|(p, _)| p.greedy), top }
+pub(super) fn spec<'a>(requests: impl Iterator<Item = (&'a Params, &'a Request)>) -> SampleSpec {
+    requests.fold(SampleSpec { greedy: true, top: 0 }, |spec, (params, request)| SampleSpec {
+        greedy: spec.greedy && params.greedy,
+        top: if request.logprobs.is_some_and(|n| n > 0) { TOP } else { spec.top },
+    })
 }

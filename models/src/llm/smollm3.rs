@@ -21,7 +21,7 @@ pub(crate) fn load(config: &Config<'_>, weights: &Weights<'_>) -> Result<Box<dyn
     let layer = |index: usize| {
         let no_rope = match &listed {
             Some(list) => list.get(index) == Some(&0),
-            None => (index + 1) % interval == 0,
+            None => (index + 1).is_multiple_of(interval),
         };
         LayerConfig { no_rope, ..LayerConfig::default() }
     };

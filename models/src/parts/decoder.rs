@@ -169,8 +169,8 @@ impl LanguageModel for Decoder {
         }
         if step.logits == LogitRows::Last {
             let m = residual.dims()[0];
-            residual = residual.slice([m - 1..m]);
-            update = update.map(|u| u.slice([m - 1..m]));
+            residual = residual.narrow(0, m - 1, 1);
+            update = update.map(|u| u.narrow(0, m - 1, 1));
         }
         let (_, x) = add_norm(&self.norm, update, residual);
         self.lm_head.forward(x) // [rows, vocab_size]

@@ -8,16 +8,16 @@ use atelico_engine::weights::{Checkpoint, GgufMetadata, gguf};
 use serde_json::Value;
 
 /// One fixture folder with its tokenizer and template.
-pub struct Case {
-    pub name: String,
-    pub is_gguf: bool,
-    pub golden: Value,
-    pub tokenizer: Tokenizer,
-    pub template: Option<ChatTemplate>,
+pub(crate) struct Case {
+    pub(crate) name: String,
+    pub(crate) is_gguf: bool,
+    pub(crate) golden: Value,
+    pub(crate) tokenizer: Tokenizer,
+    pub(crate) template: Option<ChatTemplate>,
 }
 
 /// Every case of `fixtures/llm_dense`.
-pub fn cases() -> Vec<Case> {
+pub(crate) fn cases() -> Vec<Case> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/llm_dense");
     let mut folders: Vec<PathBuf> = std::fs::read_dir(root)
         .unwrap()
@@ -29,7 +29,7 @@ pub fn cases() -> Vec<Case> {
 }
 
 /// The case in `folder`.
-pub fn case(folder: &Path) -> Case {
+pub(crate) fn case(folder: &Path) -> Case {
     let name = folder.file_name().unwrap().to_string_lossy().into_owned();
     let golden = serde_json::from_slice(&std::fs::read(folder.join("golden.json")).unwrap()).unwrap();
     let is_gguf = !folder.join("tokenizer.json").exists();
@@ -44,13 +44,13 @@ pub fn case(folder: &Path) -> Case {
 }
 
 /// A JSON array of token ids.
-pub fn ids(value: &Value) -> Vec<u32> {
+pub(crate) fn ids(value: &Value) -> Vec<u32> {
     value.as_array().unwrap().iter().map(|id| u32::try_from(id.as_u64().unwrap()).unwrap()).collect()
 }
 
 /// A metadata value to write.
 #[derive(Clone)]
-pub enum Meta {
+pub(crate) enum Meta {
     U32(u32),
     F32(f32),
     Bool(bool),
@@ -62,7 +62,7 @@ pub enum Meta {
 }
 
 /// The metadata of a GGUF file with these keys and no tensors.
-pub fn metadata(pairs: &[(&str, Meta)]) -> GgufMetadata {
+pub(crate) fn metadata(pairs: &[(&str, Meta)]) -> GgufMetadata {
     let mut file = b"GGUF".to_vec();
     file.extend(3_u32.to_le_bytes());
     file.extend(0_u64.to_le_bytes());
@@ -115,11 +115,11 @@ fn string(file: &mut Vec<u8>, s: &str) {
 }
 
 /// A small repeatable source of random numbers (splitmix64).
-pub struct Random(pub u64);
+pub(crate) struct Random(pub u64);
 
 impl Random {
     /// A number below `limit`.
-    pub fn below(&mut self, limit: u64) -> u64 {
+    pub(crate) fn below(&mut self, limit: u64) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut z = self.0;
         z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
