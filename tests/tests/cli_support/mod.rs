@@ -52,6 +52,8 @@ pub(crate) fn atelico(args: &[&str]) -> Command {
     let mut command = Command::new(binary());
     command.args(args).env("ATELICO_CACHE_DIR", fixtures()).stdin(Stdio::null());
     command.env_remove("ATELICO_DEVICE").env_remove("RUST_LOG");
+    // Without one, the windowing library that Vulkan loads complains on standard error.
+    command.env("XDG_RUNTIME_DIR", std::env::temp_dir());
     command
 }
 
