@@ -1,7 +1,8 @@
 //! What a model remembers between tokens, addressed by slot.
 //!
-//! The state lives outside the model. Every layer keeps its own kind; today all keep keys and
-//! values, recurrent layers will keep theirs beside them.
+//! The state lives outside the model. Every layer keeps its own kind: keys and values, or the
+//! windows and matrices of a recurrent layer. A row at position 0 begins its slot anew, whatever
+//! the slot held before.
 
 use atelico_kernels::ops::{self, RopeSpec};
 use burn::tensor::{DType, Device, Int, Tensor};
@@ -20,6 +21,32 @@ pub struct DecodeState {
 pub enum LayerState {
     /// Keys and values of every position.
     Kv(KvCache),
+    /// The convolution window and recurrent matrix of a DeltaNet or Mamba2 layer.
+    Recurrent(RecurrentState),
+}
+
+impl LayerState {
+    /// The cache of an attention layer.
+    ///
+    /// # Panics
+    /// In a layer of another kind: a model made the state that it reads.
+    pub fn kv(&mut self) -> &mut KvCache {
+        match self {
+            Self::Kv(cache) => cache,
+            Self::Recurrent(_) => unreachable!("an attention layer was given a recurrent state"),
+        }
+    }
+
+    /// The state of a recurrent layer.
+    ///
+    /// # Panics
+    /// In a layer of another kind: a model made the state that it reads.
+    pub fn recurrent(&mut self) -> &mut RecurrentState {
+        match self {
+            Self::Recurrent(state) => state,
+            Self::Kv(_) => unreachable!("a recurrent layer was given a key-value cache"),
+        }
+    }
 }
 
 impl DecodeState {
@@ -29,6 +56,7 @@ impl DecodeState {
             .iter()
             .map(|layer| match layer {
                 LayerState::Kv(cache) => cache.bytes(),
+                LayerState::Recurrent(state) => state.bytes(),
             })
             .sum()
     }
@@ -88,7 +116,54 @@ impl KvCache {
     }
 }
 
-fn zeros(shape: [usize; 4], device: &Device, dtype: DType) -> Tensor<4> {
+/// What a recurrent layer carries from token to token; allocated once and written in place.
+#[derive(Debug)]
+pub struct RecurrentState {
+    /// Last inputs of the causal convolution, `[slots, channels, kernel - 1]` float32.
+    conv: Tensor<3>,
+    /// `[slots, heads, a, b]` float32, the layer's matrix for each head.
+    matrix: Tensor<4>,
+    conv_placeholder: Tensor<3>,
+    matrix_placeholder: Tensor<4>,
+}
+
+impl RecurrentState {
+    /// A state for `placement`'s slots: windows of `conv` (`[channels, kernel - 1]`) and matrices of
+    /// `matrix` (`[heads, a, b]`).
+    pub fn new(conv: [usize; 2], matrix: [usize; 3], placement: &Placement) -> Self {
+        let slots = placement.state_slots();
+        let device = &placement.device;
+        let conv = zeros([slots, conv[0], conv[1]], device, DType::F32);
+        let matrix = zeros([slots, matrix[0], matrix[1], matrix[2]], device, DType::F32);
+        Self {
+            conv,
+            matrix,
+            conv_placeholder: zeros([1, 1, 1], device, DType::F32),
+            matrix_placeholder: zeros([1, 1, 1, 1], device, DType::F32),
+        }
+    }
+
+    fn bytes(&self) -> usize {
+        size_of::<f32>() * (self.conv.dims().iter().product::<usize>() + self.matrix.dims().iter().product::<usize>())
+    }
+
+    /// Moves the window through an operation that writes it in place and returns it beside its result.
+    pub fn update_conv<R>(&mut self, operation: impl FnOnce(Tensor<3>) -> (R, Tensor<3>)) -> R {
+        let (result, conv) = operation(std::mem::replace(&mut self.conv, self.conv_placeholder.clone()));
+        self.conv = conv;
+        result
+    }
+
+    /// Moves the matrices through an operation that writes them in place and returns them beside its
+    /// result.
+    pub fn update_matrix<R>(&mut self, operation: impl FnOnce(Tensor<4>) -> (R, Tensor<4>)) -> R {
+        let (result, matrix) = operation(std::mem::replace(&mut self.matrix, self.matrix_placeholder.clone()));
+        self.matrix = matrix;
+        result
+    }
+}
+
+fn zeros<const D: usize>(shape: [usize; D], device: &Device, dtype: DType) -> Tensor<D> {
     // One axis, then a view: more axes may be allocated with padded rows.
     Tensor::<1>::zeros([shape.iter().product::<usize>()], (device, dtype)).reshape(shape)
 }

@@ -159,10 +159,10 @@ impl LanguageModel for Decoder {
         let mut residual = self.embed_tokens.forward(step.tokens.clone()); // [m, hidden_size]
         // What the previous layer adds to the residual stream; the addition rides in the next norm.
         let mut update: Option<Tensor<2>> = None;
-        for (layer, LayerState::Kv(cache)) in self.layers.iter().zip(&mut state.layers) {
+        for (layer, memory) in self.layers.iter().zip(&mut state.layers) {
             let x;
             (residual, x) = add_norm(&layer.input_layernorm, update, residual);
-            let attended = layer.self_attn.forward(x, step, cache);
+            let attended = layer.self_attn.forward(x, step, memory.kv());
             let x;
             (residual, x) = layer.post_attention_layernorm.forward_add(attended, residual);
             update = Some(layer.mlp.forward(x));
