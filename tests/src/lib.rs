@@ -22,11 +22,15 @@ pub struct Case {
     pub golden: Value,
 }
 
-/// All dense language-model fixtures, in order of their names.
-pub fn dense_cases() -> Vec<Case> {
-    let root = fixtures().join("llm_dense");
-    let mut cases = std::fs::read_dir(&root)
-        .expect("the fixtures are part of the repository")
+/// All language-model fixtures, in order of their names: those of the repository, and those below the
+/// folder that `ATELICO_TEST_FIXTURES` names. `ATELICO_TEST_CASES` keeps those whose names begin with
+/// one of its comma-separated words.
+pub fn language_model_cases() -> Vec<Case> {
+    let mut roots = vec![fixtures().join("llm_dense"), fixtures().join("llm_hybrid")];
+    roots.extend(std::env::var_os("ATELICO_TEST_FIXTURES").map(PathBuf::from));
+    let mut cases = roots
+        .iter()
+        .flat_map(|root| std::fs::read_dir(root).unwrap_or_else(|e| panic!("{}: {e}", root.display())))
         .map(|entry| {
             let folder = entry.unwrap().path();
             let golden = std::fs::read_to_string(folder.join("golden.json")).unwrap();
@@ -35,6 +39,10 @@ pub fn dense_cases() -> Vec<Case> {
         })
         .collect::<Vec<_>>();
     cases.sort_by(|a, b| a.name.cmp(&b.name));
+    cases.dedup_by(|a, b| a.name == b.name);
+    if let Ok(kept) = std::env::var("ATELICO_TEST_CASES") {
+        cases.retain(|case| kept.split(',').any(|word| case.name.starts_with(word)));
+    }
     assert!(!cases.is_empty());
     cases
 }

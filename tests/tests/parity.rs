@@ -4,7 +4,7 @@
 use atelico_engine::device::DeviceSpec;
 use atelico_engine::handle::{Event, FinishReason, LoadOptions, ModelHandle, Request, SamplingParams, TokenLogprobs};
 use atelico_kernels::ops::Precision;
-use atelico_tests::{Case, dense_cases, devices, ids};
+use atelico_tests::{Case, devices, ids, language_model_cases};
 use serde_json::Value;
 
 /// Largest difference of a logit from the reference's, relative to the logits' spread.
@@ -74,7 +74,7 @@ fn on_every_device(test: impl Fn(DeviceSpec)) {
 fn logits_and_greedy_ids_equal_the_reference() {
     on_every_device(|device| {
         let mut worst = 0.0f32;
-        for case in dense_cases() {
+        for case in language_model_cases() {
             let model = load(&case, device, 1, None);
             let golden = &case.golden;
             let name = format!("{} on {device}", case.name);
@@ -109,7 +109,7 @@ fn logits_and_greedy_ids_equal_the_reference() {
 #[test]
 fn long_prompts_equal_the_reference_at_any_chunk() {
     on_every_device(|device| {
-        for case in dense_cases() {
+        for case in language_model_cases() {
             let long = &case.golden["long"];
             let spread = case.golden["logits_std"].as_f64().unwrap() as f32;
             let prompt = ids(&long["prompt_ids"]);
@@ -133,7 +133,7 @@ fn long_prompts_equal_the_reference_at_any_chunk() {
 #[test]
 fn decode_equals_full_recompute() {
     on_every_device(|device| {
-        for case in dense_cases() {
+        for case in language_model_cases() {
             let model = load(&case, device, 1, None);
             let mut prompt = ids(&case.golden["prompt_ids"]);
             let decoded = run(&model, Request { logprobs: Some(0), ..greedy(&prompt, 8) });
@@ -152,7 +152,9 @@ fn decode_equals_full_recompute() {
 #[test]
 fn batches_equal_single_runs() {
     on_every_device(|device| {
-        for case in dense_cases().iter().filter(|c| ["mistral_a", "qwen3_a", "gguf_llama_q4_k_m"].contains(&&*c.name)) {
+        for case in
+            language_model_cases().iter().filter(|c| ["mistral_a", "qwen3_a", "gguf_llama_q4_k_m"].contains(&&*c.name))
+        {
             let model = load(case, device, 4, Some(64));
             let golden = &case.golden;
             let requests = [
@@ -177,7 +179,7 @@ fn batches_equal_single_runs() {
 #[test]
 fn sampling_is_repeatable_and_independent_of_the_batch() {
     on_every_device(|device| {
-        let cases = dense_cases();
+        let cases = language_model_cases();
         let case = cases.iter().find(|c| c.name == "qwen3_a").unwrap();
         let model = load(case, device, 4, None);
         let prompt = ids(&case.golden["prompt_ids"]);
@@ -210,7 +212,7 @@ fn sampling_is_repeatable_and_independent_of_the_batch() {
 #[test]
 fn a_biased_token_is_chosen_and_a_forbidden_one_is_not() {
     on_every_device(|device| {
-        let cases = dense_cases();
+        let cases = language_model_cases();
         let case = cases.iter().find(|c| c.name == "llama_a").unwrap();
         let model = load(case, device, 1, None);
         let prompt = ids(&case.golden["prompt_ids"]);
@@ -226,7 +228,7 @@ fn a_biased_token_is_chosen_and_a_forbidden_one_is_not() {
 
 #[test]
 fn the_context_ends_an_answer_and_refuses_a_prompt() {
-    let cases = dense_cases();
+    let cases = language_model_cases();
     let case = cases.iter().find(|c| c.name == "llama_a").unwrap();
     let options = LoadOptions { device: "cpu".parse().unwrap(), context: Some(64), ..LoadOptions::default() };
     let model = atelico_models::load(&case.folder, &options).unwrap();
@@ -242,7 +244,7 @@ fn the_context_ends_an_answer_and_refuses_a_prompt() {
 
 #[test]
 fn a_dropped_generation_frees_its_slot() {
-    let cases = dense_cases();
+    let cases = language_model_cases();
     let case = cases.iter().find(|c| c.name == "llama_a").unwrap();
     let model = load(case, "cpu".parse().unwrap(), 1, None);
     let prompt = ids(&case.golden["prompt_ids"]);
