@@ -167,16 +167,14 @@ impl DecodeAttentionOps for CubeBackend {
     }
 }
 
-/// First key that position `position` sees, and keys of a split, a multiple of those of a step.
+/// First key that position `position` sees.
 #[cube]
-fn share(position: u32, #[comptime] plan: Plan) -> (u32, u32) {
-    let high = position + 1;
-    let mut low = 0u32;
+fn first_key(position: u32, #[comptime] plan: Plan) -> u32 {
     if comptime!(plan.window > 0) {
-        low = select(high > plan.window, high - plan.window, 0u32);
+        select(position + 1 > plan.window, position + 1 - plan.window, 0u32)
+    } else {
+        0u32.runtime()
     }
-    let keys = comptime!(plan.keys());
-    (low, (high - low).div_ceil(plan.splits).div_ceil(keys) * keys)
 }
 
 /// Sum over the units that share a key.
@@ -299,9 +297,9 @@ fn attend<F: Float, N: Size, W: Size>(
     let row = CUBE_POS_Y;
     let position = u32::cast_from(positions[row as usize]);
     let slot = u32::cast_from(slots[row as usize]);
-    let (low, keys) = share(position, plan);
-    let begin = low + CUBE_POS_Z * keys;
-    let end = select(begin + keys < position + 1, begin + keys, position + 1);
+    // Steps of the cubes alternate, so that where the first key lies does not wait for the position.
+    let begin = first_key(position, plan) + CUBE_POS_Z * comptime!(plan.keys());
+    let stride = comptime!(plan.keys() * plan.splits);
     if begin <= position {
         let lane = UNIT_POS_X % plan.lanes;
         let sub = UNIT_POS_Y * comptime!(plan.plane / plan.lanes) + UNIT_POS_X / plan.lanes;
@@ -329,7 +327,8 @@ fn attend<F: Float, N: Size, W: Size>(
         // A vector of the cache: `lanes` of them side by side, `slice / width` times.
         let cache = (slot * plan.kv_heads + kv_head) * capacity;
         let vectors = comptime!(plan.slice() / plan.width);
-        if end == position + 1 && sub == 0 && head0 == kv_head * comptime!(plan.heads / plan.kv_heads) {
+        let owner = (position - begin) % stride < comptime!(plan.keys());
+        if owner && sub == 0 && head0 == kv_head * comptime!(plan.heads / plan.kv_heads) {
             #[unroll]
             for i in 0..vectors {
                 let at = (cache + position) * comptime!(plan.d / plan.width) + i * plan.lanes + lane;
@@ -358,9 +357,9 @@ fn attend<F: Float, N: Size, W: Size>(
             }
         }
         // Every unit goes the same number of steps, so that all take part in the shuffles.
-        for step in 0..(end - begin).div_ceil(comptime!(plan.keys())) {
-            let key = begin + step * comptime!(plan.keys()) + sub;
-            let seen = key < end;
+        for step in 0..(position + 1 - begin).div_ceil(stride) {
+            let key = begin + step * stride + sub;
+            let seen = key <= position;
             let fresh = key == position;
             let at = (cache + select(seen, key, begin)) * comptime!(plan.d / plan.width) + lane;
             let mut k = Array::<f32>::new(comptime!(plan.slice() as usize));
@@ -476,22 +475,26 @@ fn merge(partial: &[f32], stats: &[f32], positions: &[i32], out: &mut [f32], #[c
     let row = CUBE_POS_Y;
     let head = row * plan.heads + CUBE_POS_X;
     let position = u32::cast_from(positions[row as usize]);
-    let (low, keys) = share(position, plan);
-    let used = (position + 1 - low).div_ceil(keys);
+    // Splits past these found no keys and wrote nothing.
+    let used = (position + 1 - first_key(position, plan)).div_ceil(comptime!(plan.keys()));
+    let mut largest = MASKED.runtime();
+    #[unroll]
+    for s in 0..plan.splits {
+        let at = (head * plan.splits + s) * 2;
+        largest = max(largest, select(s < used, stats[at as usize], MASKED));
+    }
     let mut i = UNIT_POS_X;
     while i < plan.d {
-        let mut largest = MASKED.runtime();
         let mut sum = 0.0f32;
         let mut value = 0.0f32;
-        for s in 0..used {
-            let at = head * plan.splits + s;
-            let other = stats[(at * 2) as usize];
-            let wider = max(largest, other);
-            let mine = f32::exp(largest - wider);
-            let theirs = f32::exp(other - wider);
-            sum = sum * mine + stats[(at * 2 + 1) as usize] * theirs;
-            value = value * mine + partial[(at * plan.d + i) as usize] * theirs;
-            largest = wider;
+        #[unroll]
+        for s in 0..plan.splits {
+            if s < used {
+                let at = head * plan.splits + s;
+                let weight = f32::exp(stats[(at * 2) as usize] - largest);
+                sum += stats[(at * 2 + 1) as usize] * weight;
+                value += partial[(at * plan.d + i) as usize] * weight;
+            }
         }
         out[(head * plan.d + i) as usize] = value / sum;
         i += CUBE_DIM_X;

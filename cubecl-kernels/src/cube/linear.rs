@@ -9,7 +9,7 @@ use cubecl::prelude::*;
 
 use super::matvec::{self, MatvecPlan};
 use super::runs::CHUNK;
-use super::unpack::{Planes, blocks, groups_per_block, planes, unpack1, unpack8};
+use super::unpack::{Planes, blocks, groups_per_block, native_half, planes, unpack1, unpack8};
 use super::{contiguous, dims, empty, gemm, grid, line, plane_size};
 use crate::formats::Format;
 use crate::ops::{FusionSpec, LinearOps, MATVEC_ROWS, MatrixSpec};
@@ -116,22 +116,41 @@ fn float_dtype(format: Format) -> DType {
 
 /// How many planes share a row, and how many rows a plane takes, so that some loads of every unit are
 /// in flight at once and the matrix spreads over the whole device.
-fn matvec_plan(spec: MatrixSpec, m: usize, plane: u32, fusion: FusionSpec) -> MatvecPlan {
+fn matvec_plan(x: &CubeTensor, spec: MatrixSpec, m: usize, fusion: FusionSpec) -> MatvecPlan {
     let MatrixSpec { format, rows, cols } = spec;
+    let plane = plane_size(x);
     let packed = !format.is_float();
     let chunks = if packed { cols as u32 / CHUNK } else { (cols * format.block_bytes() / 16) as u32 };
     // A chunk of a packed format is several loads, and many instructions.
     let per_unit = if packed { 1 } else { 2 };
     let split = (chunks / (plane * per_unit)).clamp(1, PLANES);
     let rows_per_plane = if m >= 4 || (packed && rows >= 8192) { 4 } else { 2 };
+    let (mut split, mut rows_per_plane, mut planes) = (split, rows_per_plane, PLANES / split * split);
+    if let Ok(t) = std::env::var("ATELICO_MV") {
+        for part in t.split(';') {
+            let v = part.split(',').collect::<Vec<_>>();
+            let n = |i: usize| v[i].parse::<u32>().unwrap();
+            let hit = (v[0] == "g" && fusion.gated)
+                || (v[0] == "r" && fusion.residual && cols <= 4096)
+                || (v[0] == "d" && fusion.residual && cols > 4096)
+                || (v[0] == "q" && !fusion.gated && !fusion.residual && rows < 20000)
+                || (v[0] == "h" && rows > 20000 && !fusion.gated);
+            if hit {
+                rows_per_plane = n(1);
+                split = n(2).min(chunks.div_ceil(plane));
+                planes = n(3) / split * split;
+            }
+        }
+    }
     MatvecPlan {
         format,
         m: m as u32,
         chunks,
         split,
         rows: rows_per_plane,
-        planes: PLANES / split * split,
+        planes,
         plane,
+        native_half: native_half(x),
         norm: fusion.norm_eps.is_some(),
         gated: fusion.gated,
         residual: fusion.residual,
@@ -159,7 +178,7 @@ fn launch_matvec(
     let plane = plane_size(&x);
     let (stride, offset) = (stride as u32, offset as u32);
     if vectors_divide(spec) {
-        let plan = matvec_plan(spec, m, plane, fusion);
+        let plan = matvec_plan(&x, spec, m, fusion);
         let outputs = if fusion.gated { rows / 2 } else { rows };
         // SAFETY: rows and chunks past the last are masked or clamped in the kernel, and the buffers
         // hold what the shapes say: x `[m, cols]`, the planes of `spec`, `[cols]`, `[m, stride]` twice.

@@ -9,7 +9,7 @@ use cubecl::prelude::*;
 use super::runs::{
     CHUNK, RUN, chunks_per_block, code_float, code_offset, has_min, run_codes, run_scale, run_start, zero,
 };
-use super::unpack::{Planes, f16_to_f32, unpack1};
+use super::unpack::{Planes, half_to_f32, unpack1};
 use crate::formats::Format;
 
 /// How a product is laid out over planes, and what rides along.
@@ -28,6 +28,8 @@ pub(super) struct MatvecPlan {
     pub(super) planes: u32,
     /// Units of a plane.
     pub(super) plane: u32,
+    /// The device has float16.
+    pub(super) native_half: bool,
     /// Norm x first.
     pub(super) norm: bool,
     /// Rows `i` and `i + rows / 2` make `silu(a) b`.
@@ -128,21 +130,9 @@ pub(super) fn matvec<N: Size>(
     }
 
     let at = UNIT_POS_Y * comptime!((plan.rows + 1) * plan.m);
-    #[unroll]
-    for i in 0..width {
-        let total = plane_sum(sums[i as usize]);
-        if UNIT_POS_X == 0 {
-            parts[(at + i) as usize] = total;
-        }
-    }
+    plane_sums(&mut sums, &mut parts, at, width, plan.plane);
     if comptime!(plan.norm) {
-        #[unroll]
-        for c in 0..m {
-            let total = plane_sum(squares[c as usize]);
-            if UNIT_POS_X == 0 {
-                parts[(at + width + c) as usize] = total;
-            }
-        }
+        plane_sums(&mut squares, &mut parts, at + width, m, plan.plane);
     }
     sync_cube();
 
@@ -189,6 +179,49 @@ pub(super) fn matvec<N: Size>(
     }
 }
 
+/// Sums of `count` values over the plane, written side by side from `at` on.
+///
+/// Values are halved as lanes are: each lane gives away the half that its neighbour keeps, so that
+/// 32 sums take 31 exchanges and not 160.
+#[cube]
+fn plane_sums(
+    values: &mut Array<f32>,
+    out: &mut Shared<[f32]>,
+    at: u32,
+    #[comptime] count: u32,
+    #[comptime] plane: u32,
+) {
+    let halvings = comptime!(if count.is_power_of_two() { count.min(plane).ilog2() } else { 0 });
+    let mut index = 0u32;
+    #[unroll]
+    for stage in 0..halvings {
+        let kept = comptime!(count >> (stage + 1));
+        let upper = (UNIT_POS_X >> stage) & 1 == 1;
+        #[unroll]
+        for i in 0..kept {
+            let (low, high) = (values[i as usize], values[comptime!((i + kept) as usize)]);
+            let given = plane_shuffle_xor(select(upper, low, high), comptime!(1u32 << stage));
+            values[i as usize] = select(upper, high, low) + given;
+        }
+        index += select(upper, kept, 0u32);
+    }
+    let left = comptime!(count >> halvings);
+    #[unroll]
+    for stage in halvings..comptime!(plane.ilog2()) {
+        #[unroll]
+        for i in 0..left {
+            let v = values[i as usize];
+            values[i as usize] = v + plane_shuffle_xor(v, comptime!(1u32 << stage));
+        }
+    }
+    if UNIT_POS_X < comptime!(1u32 << halvings) {
+        #[unroll]
+        for i in 0..left {
+            out[(at + index + i) as usize] = values[i as usize];
+        }
+    }
+}
+
 /// Adds chunk `chunk` of the plane's rows to the sums, `[rows, m]`.
 #[cube]
 #[allow(clippy::too_many_arguments)]
@@ -221,7 +254,7 @@ fn step_sums<N: Size>(
             let row = select(o < outputs, o, outputs - 1) + comptime!(r / plan.outputs()) * outputs;
             if comptime!(plan.format.is_float()) {
                 let packed = vectors[(row * plan.chunks + chunk) as usize];
-                float_run(packed, &mut w, comptime!(r * plan.run()), plan.format);
+                float_run(packed, &mut w, comptime!(r * plan.run()), plan.format, plan.native_half);
             } else {
                 let per_block = comptime!(chunks_per_block(plan.format));
                 let block = row * comptime!(plan.chunks / chunks_per_block(plan.format)) + chunk / per_block;
@@ -235,7 +268,8 @@ fn step_sums<N: Size>(
                         w[comptime!((r * RUN + i * 4 + j) as usize)] = code_float(word, j, plan.format);
                     }
                 }
-                let (scale, min) = run_scale(words, planes, block, chunk % per_block, half, plan.format);
+                let (scale, min) =
+                    run_scale(words, planes, block, chunk % per_block, half, plan.format, plan.native_half);
                 scales[r as usize] = scale;
                 mins[r as usize] = min;
             }
@@ -297,7 +331,13 @@ fn step_sums<N: Size>(
 
 /// The elements of a vector of floats.
 #[cube]
-fn float_run<N: Size>(packed: Vector<u32, N>, out: &mut Array<f32>, #[comptime] at: u32, #[comptime] format: Format) {
+fn float_run<N: Size>(
+    packed: Vector<u32, N>,
+    out: &mut Array<f32>,
+    #[comptime] at: u32,
+    #[comptime] format: Format,
+    #[comptime] native: bool,
+) {
     #[unroll]
     for j in 0..4u32 {
         let word = packed.extract(comptime!(j as usize));
@@ -307,8 +347,8 @@ fn float_run<N: Size>(packed: Vector<u32, N>, out: &mut Array<f32>, #[comptime] 
             out[comptime!((at + 2 * j) as usize)] = f32::reinterpret(word << 16);
             out[comptime!((at + 2 * j + 1) as usize)] = f32::reinterpret(word & 0xffff_0000);
         } else {
-            out[comptime!((at + 2 * j) as usize)] = f16_to_f32(word & 0xffff);
-            out[comptime!((at + 2 * j + 1) as usize)] = f16_to_f32(word >> 16);
+            out[comptime!((at + 2 * j) as usize)] = half_to_f32(word, native);
+            out[comptime!((at + 2 * j + 1) as usize)] = half_to_f32(word >> 16, native);
         }
     }
 }

@@ -6,7 +6,7 @@
 
 use cubecl::prelude::*;
 
-use super::unpack::{Planes, byte, f16_to_f32, half, signed};
+use super::unpack::{Planes, byte, half_to_f32, half_word, signed};
 use crate::formats::Format;
 
 /// Elements of a run.
@@ -205,6 +205,7 @@ pub(super) fn run_scale(
     chunk: u32,
     run: u32,
     #[comptime] format: Format,
+    #[comptime] native: bool,
 ) -> (f32, f32) {
     if comptime!(matches!(format, Format::Q4_K | Format::Q5_K)) {
         let q4 = comptime!(matches!(format, Format::Q4_K));
@@ -214,44 +215,47 @@ pub(super) fn run_scale(
         let pair = words[(scale_plane + block * 4 + chunk / 2) as usize] >> (run * 16);
         let dm = words[(dm_plane + block) as usize];
         (
-            f16_to_f32(dm & 0xffff) * f32::cast_from(pair & 0xff),
-            f16_to_f32(dm >> 16) * f32::cast_from((pair >> 8) & 0xff),
+            half_to_f32(dm, native) * f32::cast_from(pair & 0xff),
+            half_to_f32(dm >> 16, native) * f32::cast_from((pair >> 8) & 0xff),
         )
     } else if comptime!(matches!(format, Format::Q6_K)) {
         let index = (chunk / 4) * 8 + run * 4 + chunk % 4;
         let scale = signed((byte(words, planes.p2, block * 16 + index) + 128) & 0xff, 128);
-        (f16_to_f32(half(words, planes.p3, block)) * scale, 0.0f32)
+        (half_to_f32(half_word(words, planes.p3, block), native) * scale, 0.0f32)
     } else if comptime!(matches!(format, Format::Q2_K)) {
         let index = ((chunk % 4) / 2) * 8 + ((chunk / 4) * 2 + run) * 2 + chunk % 2;
         let scale = byte(words, planes.p1, block * 16 + index);
         let dm = words[(planes.p2 + block) as usize];
-        (f16_to_f32(dm & 0xffff) * f32::cast_from(scale & 0xf), f16_to_f32(dm >> 16) * f32::cast_from(scale >> 4))
+        (
+            half_to_f32(dm, native) * f32::cast_from(scale & 0xf),
+            half_to_f32(dm >> 16, native) * f32::cast_from(scale >> 4),
+        )
     } else if comptime!(matches!(format, Format::Q3_K)) {
         let index = ((chunk % 4) / 2) * 8 + ((chunk / 4) * 2 + run) * 2 + chunk % 2;
         let base = block * 12;
         let low = byte(words, planes.p2, base + index % 8) >> ((index / 8) * 4);
         let top = byte(words, planes.p2, base + 8 + index % 4) >> ((index / 4) * 2);
-        (f16_to_f32(half(words, planes.p3, block)) * signed((low & 0xf) | ((top & 3) << 4), 32), 0.0f32)
+        (half_to_f32(half_word(words, planes.p3, block), native) * signed((low & 0xf) | ((top & 3) << 4), 32), 0.0f32)
     } else if comptime!(matches!(format, Format::IQ4_XS)) {
         let low = byte(words, planes.p1, block * 4 + chunk / 2) >> ((chunk % 2) * 4);
-        let high = half(words, planes.p2, block) >> (chunk * 2);
-        (f16_to_f32(half(words, planes.p3, block)) * signed((low & 0xf) | ((high & 3) << 4), 32), 0.0f32)
+        let high = half_word(words, planes.p2, block) >> (chunk * 2);
+        (half_to_f32(half_word(words, planes.p3, block), native) * signed((low & 0xf) | ((high & 3) << 4), 32), 0.0f32)
     } else if comptime!(matches!(format, Format::Q4_1)) {
         let dm = words[(planes.p1 + block) as usize];
-        (f16_to_f32(dm & 0xffff), -f16_to_f32(dm >> 16))
+        (half_to_f32(dm, native), -half_to_f32(dm >> 16, native))
     } else if comptime!(matches!(format, Format::Q5_1)) {
         let dm = words[(planes.p2 + block) as usize];
-        (f16_to_f32(dm & 0xffff), -f16_to_f32(dm >> 16))
+        (half_to_f32(dm, native), -half_to_f32(dm >> 16, native))
     } else if comptime!(matches!(format, Format::MXFP4)) {
         let e = byte(words, planes.p1, block);
         (f32::reinterpret(select(e < 2, 0x0020_0000u32 << e, (e - 1) << 23)), 0.0f32)
     } else if comptime!(matches!(format, Format::Q1_0)) {
-        let d = f16_to_f32(half(words, planes.p1, block));
+        let d = half_to_f32(half_word(words, planes.p1, block), native);
         (2.0f32 * d, d)
     } else if comptime!(matches!(format, Format::Q5_0 | Format::TQ1_0)) {
-        (f16_to_f32(half(words, planes.p2, block)), 0.0f32)
+        (half_to_f32(half_word(words, planes.p2, block), native), 0.0f32)
     } else {
-        (f16_to_f32(half(words, planes.p1, block)), 0.0f32)
+        (half_to_f32(half_word(words, planes.p1, block), native), 0.0f32)
     }
 }
 

@@ -11,7 +11,7 @@ use crate::ops::{IN_PROMPT, SAMPLE_PARAMS, SampleOps, SampleSpec};
 /// Units of a cube that scans the vocabulary.
 const UNITS: u32 = 256;
 /// Cubes that share a row in the first pass.
-const PARTS: u32 = 32;
+const PARTS: u32 = 128;
 /// Thresholds tried in one pass over the vocabulary: three bits of the answer.
 const TRIES: u32 = 7;
 /// No token.
@@ -45,7 +45,7 @@ impl SampleOps for CubeBackend {
         choose_greedy::launch(
             &client,
             CubeCount::Static(m as u32, 1, 1),
-            line(1),
+            line(PARTS),
             logits.clone().into_buffer_arg(),
             partial.into_buffer_arg(),
             stats.clone().into_buffer_arg(),
@@ -196,28 +196,19 @@ fn choose_greedy(
     #[comptime] greedy: bool,
 ) {
     let row = CUBE_POS_X;
-    let mut best = (-3.0e38f32).runtime();
-    let mut best_id = NOBODY.runtime();
-    let mut bad = 0.0f32;
-    for part in 0..PARTS {
-        let at = ((row * PARTS + part) * 4) as usize;
-        // Parts come in rising order of ids, so the first of equals is the lowest.
-        if partial[at] > best {
-            best = partial[at];
-            best_id = u32::reinterpret(partial[at + 1]);
-        }
-        bad += partial[at + 3];
-    }
-    let mut sum = 0.0f32;
-    for part in 0..PARTS {
-        let at = ((row * PARTS + part) * 4) as usize;
-        sum += partial[at + 2] * f32::exp(partial[at] - best);
-    }
+    // A unit a part.
+    let at = ((row * PARTS + UNIT_POS_X) * 4) as usize;
+    let mine = partial[at];
+    let (best, best_id) = cube_argmax(mine, u32::reinterpret(partial[at + 1]));
+    let bad = cube_total(partial[at + 3]);
+    let sum = cube_total(partial[at + 2] * f32::exp(mine - best));
     let log_sum = best + f32::ln(sum);
     let failed = bad > 0.0f32 || best_id >= vocab;
-    stats[(row * 2) as usize] = log_sum;
-    stats[(row * 2 + 1) as usize] = select(failed, 1.0f32, 0.0f32);
-    if comptime!(greedy) {
+    if UNIT_POS_X == 0 {
+        stats[(row * 2) as usize] = log_sum;
+        stats[(row * 2 + 1) as usize] = select(failed, 1.0f32, 0.0f32);
+    }
+    if comptime!(greedy) && UNIT_POS_X == 0 {
         let id = select(failed, 0u32, best_id);
         let at = (row * width) as usize;
         out[at] = select(failed, -1i32, i32::cast_from(id));

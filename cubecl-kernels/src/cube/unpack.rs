@@ -3,6 +3,8 @@
 //! Weights lie in planes (`Format::to_planes`): each field of all blocks stored apart, as u32
 //! words. The arithmetic is that of ggml's `dequantize_row_*`.
 
+use burn_cubecl::tensor::CubeTensor;
+use cubecl::ir::{ElemType, FloatKind, UIntKind};
 use cubecl::prelude::*;
 
 use crate::formats::Format;
@@ -27,7 +29,7 @@ pub(super) fn byte(words: &[u32], plane: u32, index: u32) -> u32 {
 }
 
 #[cube]
-pub(super) fn half(words: &[u32], plane: u32, index: u32) -> u32 {
+pub(super) fn half_word(words: &[u32], plane: u32, index: u32) -> u32 {
     (words[(plane + index / 2) as usize] >> ((index % 2) * 16)) & 0xffff
 }
 
@@ -42,6 +44,22 @@ pub(super) fn f16_to_f32(bits: u32) -> f32 {
     let small = u32::reinterpret(f32::cast_from(magnitude) * (1.0f32 / 16_777_216.0f32));
     let value = select(exponent == 0, small, select(exponent == 31, special, normal));
     f32::reinterpret(value | sign)
+}
+
+/// [`f16_to_f32`], in one instruction on devices that have float16.
+#[cube]
+pub(super) fn half_to_f32(bits: u32, #[comptime] native: bool) -> f32 {
+    if comptime!(native) {
+        f32::cast_from(half::f16::reinterpret(u16::cast_from(bits & 0xffff)))
+    } else {
+        f16_to_f32(bits & 0xffff)
+    }
+}
+
+/// Whether kernels on the device of `tensor` may use float16.
+pub(super) fn native_half(tensor: &CubeTensor) -> bool {
+    let properties = tensor.client.properties();
+    properties.supports_type(ElemType::Float(FloatKind::F16)) && properties.supports_type(ElemType::UInt(UIntKind::U16))
 }
 
 /// Sign-extends the low `bits` of a value offset by half its range.
@@ -116,7 +134,7 @@ pub(super) fn unpack8(
     )) {
         unpack_legacy(words, planes, block, group, out, format);
     } else if comptime!(matches!(format, Format::Q8_0)) {
-        let d = f16_to_f32(half(words, planes.p1, block));
+        let d = f16_to_f32(half_word(words, planes.p1, block));
         #[unroll]
         for i in 0..2u32 {
             let word = words[(block * 8 + group * 2 + i) as usize];
@@ -155,7 +173,7 @@ pub(super) fn unpack8(
         let quarter = (group % 16) / 4;
         let lane = (group % 4) * 2;
         let scale = int8(byte(words, planes.p2, block * 16 + group / 2));
-        let d = f16_to_f32(half(words, planes.p3, block)) * scale;
+        let d = f16_to_f32(half_word(words, planes.p3, block)) * scale;
         #[unroll]
         for i in 0..2u32 {
             let low = words[(block * 32 + side * 16 + (quarter % 2) * 8 + lane + i) as usize] >> ((quarter / 2) * 4);
@@ -190,7 +208,7 @@ pub(super) fn unpack8(
         let base = block * 12;
         let low = byte(words, planes.p2, base + index % 8) >> ((index / 8) * 4);
         let top = byte(words, planes.p2, base + 8 + index % 4) >> ((index / 4) * 2);
-        let d = f16_to_f32(half(words, planes.p3, block)) * signed((low & 0xf) | ((top & 3) << 4), 32);
+        let d = f16_to_f32(half_word(words, planes.p3, block)) * signed((low & 0xf) | ((top & 3) << 4), 32);
         #[unroll]
         for i in 0..2u32 {
             let word = words[(block * 16 + side * 8 + lane + i) as usize] >> (pair * 2);
@@ -204,8 +222,8 @@ pub(super) fn unpack8(
     } else if comptime!(matches!(format, Format::IQ4_XS)) {
         let sub = group / 4;
         let low = byte(words, planes.p1, block * 4 + sub / 2) >> ((sub % 2) * 4);
-        let high = half(words, planes.p2, block) >> (sub * 2);
-        let d = f16_to_f32(half(words, planes.p3, block)) * signed((low & 0xf) | ((high & 3) << 4), 32);
+        let high = half_word(words, planes.p2, block) >> (sub * 2);
+        let d = f16_to_f32(half_word(words, planes.p3, block)) * signed((low & 0xf) | ((high & 3) << 4), 32);
         let shift = ((group % 4) / 2) * 4;
         #[unroll]
         for i in 0..2u32 {
@@ -216,14 +234,14 @@ pub(super) fn unpack8(
             }
         }
     } else if comptime!(matches!(format, Format::Q1_0)) {
-        let d = f16_to_f32(half(words, planes.p1, block));
+        let d = f16_to_f32(half_word(words, planes.p1, block));
         let bits = byte(words, 0, block * 16 + group);
         #[unroll]
         for j in 0..8u32 {
             out[j as usize] = select((bits >> j) & 1 == 1, d, -d);
         }
     } else if comptime!(matches!(format, Format::TQ2_0)) {
-        let d = f16_to_f32(half(words, planes.p1, block));
+        let d = f16_to_f32(half_word(words, planes.p1, block));
         let side = group / 16;
         let shift = ((group % 16) / 4) * 2;
         #[unroll]
@@ -259,12 +277,12 @@ fn unpack_legacy(
             let q = (word >> (j * 8)) & 0xf;
             let index = (4 * i + j) as usize;
             if comptime!(matches!(format, Format::Q4_0)) {
-                out[index] = signed(q, 8) * f16_to_f32(half(words, planes.p1, block));
+                out[index] = signed(q, 8) * f16_to_f32(half_word(words, planes.p1, block));
             } else if comptime!(matches!(format, Format::Q4_1)) {
                 let dm = words[(planes.p1 + block) as usize];
                 out[index] = f32::cast_from(q) * f16_to_f32(dm & 0xffff) + f16_to_f32(dm >> 16);
             } else if comptime!(matches!(format, Format::IQ4_NL)) {
-                out[index] = iq4_value(q) * f16_to_f32(half(words, planes.p1, block));
+                out[index] = iq4_value(q) * f16_to_f32(half_word(words, planes.p1, block));
             } else if comptime!(matches!(format, Format::MXFP4)) {
                 let e = byte(words, planes.p1, block);
                 let d = f32::reinterpret(select(e < 2, 0x0020_0000u32 << e, (e - 1) << 23));
@@ -273,7 +291,7 @@ fn unpack_legacy(
                 let high = (words[(planes.p1 + block) as usize] >> (group * 8 + 4 * i + j)) & 1;
                 let q = q | (high << 4);
                 if comptime!(matches!(format, Format::Q5_0)) {
-                    out[index] = signed(q, 16) * f16_to_f32(half(words, planes.p2, block));
+                    out[index] = signed(q, 16) * f16_to_f32(half_word(words, planes.p2, block));
                 } else {
                     let dm = words[(planes.p2 + block) as usize];
                     out[index] = f32::cast_from(q) * f16_to_f32(dm & 0xffff) + f16_to_f32(dm >> 16);
@@ -286,7 +304,7 @@ fn unpack_legacy(
 /// Five ternary digits a byte, in base 3.
 #[cube]
 fn unpack_tq1_0(words: &[u32], planes: &Planes, block: u32, group: u32, out: &mut Array<f32>) {
-    let d = f16_to_f32(half(words, planes.p2, block));
+    let d = f16_to_f32(half_word(words, planes.p2, block));
     #[unroll]
     for j in 0..8u32 {
         let e = group * 8 + j;
@@ -308,9 +326,9 @@ pub(super) fn unpack1(words: &[u32], index: u32, #[comptime] format: Format) -> 
     if comptime!(matches!(format, Format::F32)) {
         f32::reinterpret(words[index as usize])
     } else if comptime!(matches!(format, Format::BF16)) {
-        f32::reinterpret(half(words, 0, index) << 16)
+        f32::reinterpret(half_word(words, 0, index) << 16)
     } else {
-        f16_to_f32(half(words, 0, index))
+        f16_to_f32(half_word(words, 0, index))
     }
 }
 
