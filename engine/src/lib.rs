@@ -5,6 +5,7 @@
 //! decode loop, and [`handle`] what callers hold: a loaded model whose thread owns its device.
 //! Architectures live in the `atelico-models` crate, on top of this one.
 
+pub mod bandwidth;
 pub mod cache;
 pub mod config;
 pub mod device;

@@ -1,0 +1,133 @@
+//! The memory bandwidth that a decode step is measured against.
+
+use std::fmt;
+use std::hint::black_box;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::time::{Duration, Instant};
+
+use burn::tensor::{DType, Device, Tensor};
+
+use crate::device::{DeviceKind, OpenDevice};
+use crate::generate::graph;
+
+/// Bytes of a buffer that is read or copied: far beyond any cache.
+const BYTES: usize = 256 << 20;
+/// Passes, of which the best counts.
+const PASSES: usize = 4;
+/// Two threads saturate the memory of most desktop processors; more only add noise.
+const THREADS: usize = 2;
+/// How long a pass over a GPU's memory takes, so that starting it does not count.
+const PASS: Duration = Duration::from_millis(20);
+
+/// A device's measured memory bandwidth.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Bandwidth {
+    /// Gigabytes (10⁹ bytes) per second.
+    pub gb_per_second: f64,
+    /// What was timed.
+    pub traffic: Traffic,
+}
+
+/// What moved while a bandwidth was measured.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Traffic {
+    /// A buffer was read.
+    Read,
+    /// A buffer was copied: bytes read and bytes written both count.
+    Copy,
+}
+
+impl fmt::Display for Traffic {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Read => "read",
+            Self::Copy => "copy",
+        })
+    }
+}
+
+/// Measures the rate at which the CPU reads its memory, or at which another device copies within
+/// its own, the best of a few passes over 256 MiB; `None` where the device has no room for two such
+/// buffers.
+pub fn measure(opened: &OpenDevice) -> Option<Bandwidth> {
+    if opened.kind == DeviceKind::Cpu {
+        return Some(Bandwidth { gb_per_second: cpu_read(), traffic: Traffic::Read });
+    }
+    let _working = graph::working();
+    // Burn reports an allocation that fails by a panic.
+    let gb_per_second = catch_unwind(AssertUnwindSafe(|| device_copy(&opened.device))).ok().flatten()?;
+    Some(Bandwidth { gb_per_second, traffic: Traffic::Copy })
+}
+
+fn device_copy(device: &Device) -> Option<f64> {
+    let source = Tensor::<1>::zeros([BYTES / size_of::<f32>()], (device, DType::F32));
+    // Reads every element and writes it elsewhere. The sum is what a copy costs: memory.
+    let copies = |count: usize| -> Option<Duration> {
+        let start = Instant::now();
+        for _ in 0..count {
+            drop(source.clone().add_scalar(1.0));
+        }
+        device.sync().ok()?;
+        Some(start.elapsed())
+    };
+    // The first builds the kernel and allocates, the second tells how many fill a pass.
+    copies(1)?;
+    let one = copies(1)?;
+    let count = (PASS.as_nanos() / one.as_nanos().max(1)).clamp(1, 1000) as usize;
+    let mut best = Duration::MAX;
+    for _ in 0..PASSES {
+        best = best.min(copies(count)?);
+    }
+    drop(source);
+    device.memory_cleanup();
+    Some((2 * BYTES * count) as f64 / best.as_nanos() as f64)
+}
+
+fn cpu_read() -> f64 {
+    let words = vec![1u64; BYTES / size_of::<u64>()];
+    let part = words.len().div_ceil(THREADS);
+    let pass = || {
+        let start = Instant::now();
+        std::thread::scope(|scope| {
+            for words in words.chunks(part) {
+                scope.spawn(move || black_box(sum(words)));
+            }
+        });
+        BYTES as f64 / start.elapsed().as_nanos() as f64
+    };
+    (0..PASSES).map(|_| pass()).fold(0.0, f64::max)
+}
+
+/// Sums in independent lanes so that memory, not the addition, is what takes the time.
+fn sum(words: &[u64]) -> u64 {
+    const LANES: usize = 32;
+    let (blocks, rest) = words.as_chunks::<LANES>();
+    let mut lanes = [0u64; LANES];
+    for block in blocks {
+        for (lane, word) in lanes.iter_mut().zip(block) {
+            *lane = lane.wrapping_add(*word);
+        }
+    }
+    lanes.iter().chain(rest).fold(0, |total, word| total.wrapping_add(*word))
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sum_takes_every_word() {
+        let words: Vec<u64> = (0..1000).collect();
+        assert_eq!(sum(&words), 499_500);
+    }
+
+    #[cfg(feature = "cpu")]
+    #[test]
+    fn the_cpu_reads() {
+        let cpu = crate::device::DeviceSpec::Kind(DeviceKind::Cpu, 0).open().unwrap();
+        let bandwidth = measure(&cpu).unwrap();
+        assert_eq!(bandwidth.traffic, Traffic::Read);
+        assert!(bandwidth.gb_per_second > 0.1);
+    }
+}
