@@ -9,6 +9,7 @@ use burn::tensor::{DType, Device, Tensor};
 
 use crate::device::{DeviceKind, OpenDevice};
 use crate::generate::graph;
+use crate::weights::Checkpoint;
 
 /// Bytes of a buffer that is read or copied: far beyond any cache.
 const BYTES: usize = 256 << 20;
@@ -57,6 +58,15 @@ pub fn measure(opened: &OpenDevice) -> Option<Bandwidth> {
     // Burn reports an allocation that fails by a panic.
     let gb_per_second = catch_unwind(AssertUnwindSafe(|| device_copy(&opened.device))).ok().flatten()?;
     Some(Bandwidth { gb_per_second, traffic: Traffic::Copy })
+}
+
+/// Bytes of weights that a decode step of one token reads: all but an embedding table of which it
+/// takes one row.
+pub fn bytes_per_token(checkpoint: &Checkpoint) -> u64 {
+    const EMBEDDING: &str = "model.embed_tokens.weight";
+    let untied = checkpoint.contains("lm_head.weight");
+    let embedding = checkpoint.tensor(EMBEDDING).ok().filter(|_| untied).map_or(0, |tensor| tensor.bytes.len() as u64);
+    checkpoint.weight_bytes().saturating_sub(embedding)
 }
 
 fn device_copy(device: &Device) -> Option<f64> {

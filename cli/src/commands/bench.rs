@@ -2,11 +2,11 @@
 
 use std::time::Instant;
 
-use atelico_engine::Error;
 use atelico_engine::bandwidth::{self, Bandwidth};
 use atelico_engine::device::DeviceSpec;
 use atelico_engine::handle::{Event, ModelHandle, Request, SamplingParams, Timings};
 use atelico_engine::weights::Checkpoint;
+use atelico_engine::{Error, kernel_cache};
 use clap::Args;
 use serde_json::{Value, json};
 
@@ -70,7 +70,7 @@ pub(crate) fn run(args: &BenchArgs) -> Result<(), CliError> {
         return Err(CliError::Usage("-p 0 -n 0 leaves nothing to measure".into()));
     }
     let located = model::locate(args.model.model.as_deref())?;
-    let read_bytes = bytes_per_token(&Checkpoint::open(&located.path).map_err(Error::from)?);
+    let read_bytes = bandwidth::bytes_per_token(&Checkpoint::open(&located.path).map_err(Error::from)?);
     let placement = &args.model.placement;
     // Room for one token more than each part computes, as the engine wants it.
     let needed = args.prompt.max(args.generate.saturating_add(1)).saturating_add(1);
@@ -157,14 +157,6 @@ fn run_once(model: &ModelHandle, prompt: Vec<u32>, max_tokens: usize) -> Result<
     }
 }
 
-/// Bytes of weights that a decode step reads: all but an embedding table of which it takes one row.
-fn bytes_per_token(checkpoint: &Checkpoint) -> u64 {
-    const EMBEDDING: &str = "model.embed_tokens.weight";
-    let untied = checkpoint.contains("lm_head.weight");
-    let embedding = checkpoint.tensor(EMBEDDING).ok().filter(|_| untied).map_or(0, |tensor| tensor.bytes.len() as u64);
-    checkpoint.weight_bytes().saturating_sub(embedding)
-}
-
 /// A xorshift generator: the same prompts in every run.
 struct Random(u64);
 
@@ -215,6 +207,12 @@ impl Report<'_> {
         Some(part.gigabytes_per_second(self.read_bytes)? / self.bandwidth?.gb_per_second)
     }
 
+    /// Whether the kernels of an earlier run were there; `None` where none are kept.
+    fn kernel_cache(&self) -> Option<&'static str> {
+        let warm = kernel_cache::was_warm().filter(|_| self.model.info().device != "cpu")?;
+        Some(if warm { "warm" } else { "cold" })
+    }
+
     fn json(&self) -> Value {
         let info = self.model.info();
         let result = |part: &Measurement| {
@@ -240,6 +238,7 @@ impl Report<'_> {
             "memory_bandwidth_of": self.bandwidth.map(|bandwidth| bandwidth.traffic.to_string()),
             "load_ms": info.load_ms,
             "first_token_ms": self.first_token_ms,
+            "kernel_cache": self.kernel_cache(),
         })
     }
 
@@ -260,7 +259,7 @@ impl Report<'_> {
         };
         let rows: Vec<_> = std::iter::once(header).chain(self.parts.iter().map(row)).collect();
         format!(
-            "{}: {} {} {}, {} on {}\nloaded in {:.0} ms, first token {:.0} ms later\n{}",
+            "{}: {} {} {}, {} on {}\nloaded in {:.0} ms, first token {:.0} ms later{}\n{}",
             output::printable(self.name),
             info.architecture,
             output::human_count(info.parameters),
@@ -269,6 +268,7 @@ impl Report<'_> {
             info.device,
             info.load_ms,
             self.first_token_ms,
+            self.kernel_cache().map(|state| format!(", kernel cache {state}")).unwrap_or_default(),
             output::table(&rows, [false, true, true, true]),
         )
     }
