@@ -10,8 +10,8 @@ use crate::Result;
 use crate::prompts::{ModelArgs, finish, label, submit};
 use crate::table::{Table, percent};
 
-/// Tokens of a prompt that the engine computes in a turn, each of which is a step of the streams
-/// that run already.
+/// Tokens of a prompt that the engine computes in a turn; in every turn the streams that run already
+/// take a step.
 const CHUNK: usize = 512;
 /// Steps that streams go on for while the measured one ends.
 const SLACK: usize = 8;
@@ -29,13 +29,13 @@ pub(crate) struct DecodeArgs {
 
 pub(crate) fn run(args: &DecodeArgs) -> Result<()> {
     let read_bytes = bandwidth::bytes_per_token(&Checkpoint::open(&args.model.model)?) as f64;
-    let model = args.model.load()?;
+    let model = args.model.load(Some(CHUNK))?;
     let columns = ["TOKENS/S", "MICROSECONDS/STEP", "WEIGHTS GB/S", "OF MEMORY"];
+    // The first run compiles what was not captured.
+    measure(&model, 1, 1, SLACK)?;
     let mut rows = Vec::new();
     for &context in &args.model.contexts {
         for &streams in &args.model.streams {
-            // The first run compiles and tunes.
-            measure(&model, context, streams, SLACK)?;
             rows.push((context, streams, measure(&model, context, streams, args.steps)?));
         }
     }

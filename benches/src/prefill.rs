@@ -21,7 +21,7 @@ pub(crate) struct PrefillArgs {
 }
 
 pub(crate) fn run(args: &PrefillArgs) -> Result<()> {
-    let model = args.model.load()?;
+    let model = args.model.load(None)?;
     let parameters = model.info().parameters as f64;
     let columns = ["TOKENS/S", "MILLISECONDS", "TFLOP/S"];
     let mut table = Table::new("CONTEXT", 14, &columns, &args.model.peer);

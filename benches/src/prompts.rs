@@ -46,8 +46,9 @@ pub(crate) struct ModelArgs {
 }
 
 impl ModelArgs {
-    /// Loads the model with a slot for every stream.
-    pub(crate) fn load(&self) -> Result<ModelHandle> {
+    /// Loads the model with a slot for every stream. `prefill_chunk` tokens of a prompt are computed at
+    /// once; `None` leaves that to the engine.
+    pub(crate) fn load(&self, prefill_chunk: Option<usize>) -> Result<ModelHandle> {
         let slots = self.streams.iter().copied().max().unwrap_or(1);
         let options = LoadOptions {
             device: self.device,
@@ -55,6 +56,7 @@ impl ModelArgs {
             cache: self.kv_cache,
             context: Some(self.capacity),
             slots,
+            prefill_chunk,
             ..LoadOptions::default()
         };
         let model = atelico_models::load(&self.model, &options)?;

@@ -11,8 +11,12 @@ use crate::device::{DeviceKind, OpenDevice};
 use crate::generate::graph;
 use crate::weights::Checkpoint;
 
-/// Bytes of a buffer that is read or copied: far beyond any cache.
+/// Bytes that the CPU reads in a pass: far beyond any cache.
 const BYTES: usize = 256 << 20;
+/// Bytes of a buffer that a GPU copies, which every device can bind whole.
+const BUFFER: usize = 128 << 20;
+/// Buffers that it copies in turn: together far beyond any cache.
+const BUFFERS: usize = 4;
 /// Passes, of which the best counts.
 const PASSES: usize = 4;
 /// Two threads saturate the memory of most desktop processors; more only add noise.
@@ -48,8 +52,8 @@ impl fmt::Display for Traffic {
 }
 
 /// Measures the rate at which the CPU reads its memory, or at which another device copies within
-/// its own, the best of a few passes over 256 MiB; `None` where the device has no room for two such
-/// buffers.
+/// its own, the best of a few passes over 256 MiB (CPU) or 512 MiB; `None` where the device has no
+/// room for that, or fails.
 pub fn measure(opened: &OpenDevice) -> Option<Bandwidth> {
     if opened.kind == DeviceKind::Cpu {
         return Some(Bandwidth { gb_per_second: cpu_read(), traffic: Traffic::Read });
@@ -70,27 +74,37 @@ pub fn bytes_per_token(checkpoint: &Checkpoint) -> u64 {
 }
 
 fn device_copy(device: &Device) -> Option<f64> {
-    let source = Tensor::<1>::zeros([BYTES / size_of::<f32>()], (device, DType::F32));
-    // Reads every element and writes it elsewhere. The sum is what a copy costs: memory.
+    const ELEMENTS: usize = BUFFER / size_of::<f32>();
+    let buffer = || Tensor::<1>::zeros([ELEMENTS], (device, DType::F32));
+    let sources = (0..BUFFERS).map(|_| buffer()).collect::<Vec<_>>();
+    // Reads every element and writes it elsewhere. The sum costs what a copy does: memory.
+    let copy = |source: &Tensor<1>| source.clone().add_scalar(1.0);
     let copies = |count: usize| -> Option<Duration> {
         let start = Instant::now();
         for _ in 0..count {
-            drop(source.clone().add_scalar(1.0));
+            for source in &sources {
+                drop(copy(source));
+            }
         }
         device.sync().ok()?;
         Some(start.elapsed())
     };
-    // The first builds the kernel and allocates, the second tells how many fill a pass.
+    // Builds the kernel, allocates, and tells whether the device does what it is asked to.
+    let last = copy(sources.first()?).slice([ELEMENTS - 1..ELEMENTS]).try_into_data().ok()?;
+    if last.try_to_vec::<f32>().ok()? != [1.0] {
+        return None;
+    }
     copies(1)?;
+    // How many fill a pass.
     let one = copies(1)?;
     let count = (PASS.as_nanos() / one.as_nanos().max(1)).clamp(1, 1000) as usize;
     let mut best = Duration::MAX;
     for _ in 0..PASSES {
         best = best.min(copies(count)?);
     }
-    drop(source);
+    drop(sources);
     device.memory_cleanup();
-    Some((2 * BYTES * count) as f64 / best.as_nanos() as f64)
+    Some((2 * BUFFER * BUFFERS * count) as f64 / best.as_nanos() as f64)
 }
 
 fn cpu_read() -> f64 {
