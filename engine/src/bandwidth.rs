@@ -6,6 +6,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::{Duration, Instant};
 
 use burn::tensor::{DType, Device, Tensor};
+use serde_json::Value;
 
 use crate::device::{DeviceKind, OpenDevice};
 use crate::generate::graph;
@@ -64,13 +65,34 @@ pub fn measure(opened: &OpenDevice) -> Option<Bandwidth> {
     Some(Bandwidth { gb_per_second, traffic: Traffic::Copy })
 }
 
-/// Bytes of weights that a decode step of one token reads: all but an embedding table of which it
-/// takes one row.
+/// Bytes of weights that a decode step of one token reads: of an embedding table one row, which does
+/// not count, of the experts those that are chosen, and nothing of what only other inputs or
+/// multi-token prediction use.
 pub fn bytes_per_token(checkpoint: &Checkpoint) -> u64 {
-    const EMBEDDING: &str = "model.embed_tokens.weight";
-    let untied = checkpoint.contains("lm_head.weight");
-    let embedding = checkpoint.tensor(EMBEDDING).ok().filter(|_| untied).map_or(0, |tensor| tensor.bytes.len() as u64);
-    checkpoint.weight_bytes().saturating_sub(embedding)
+    let tensors = checkpoint.summaries().map(|tensor| (tensor.name, tensor.bytes));
+    read_bytes(tensors.collect::<Vec<_>>().as_slice(), expert_share(checkpoint.config()))
+}
+
+fn read_bytes(tensors: &[(&str, u64)], expert_share: f64) -> u64 {
+    const UNUSED: [&str; 4] = ["mtp.", "visual.", "vision_tower.", "embed_tokens_per_layer."];
+    const EMBEDDINGS: [&str; 2] = ["embed_tokens.weight", "embeddings.weight"];
+    let untied = tensors.iter().any(|(name, _)| name.ends_with("lm_head.weight"));
+    let read = |&(name, bytes): &(&str, u64)| match name {
+        name if UNUSED.iter().any(|part| name.contains(part)) => 0,
+        name if untied && EMBEDDINGS.iter().any(|end| name.ends_with(end)) => 0,
+        name if name.contains(".experts.") => (bytes as f64 * expert_share) as u64,
+        _ => bytes,
+    };
+    tensors.iter().map(read).sum()
+}
+
+/// The share of its experts that a token is sent to; 1 without experts.
+fn expert_share(config: &Value) -> f64 {
+    let config = config.get("text_config").unwrap_or(config);
+    let number = |keys: &[&str]| keys.iter().find_map(|key| config.get(key)?.as_f64());
+    let all = number(&["num_experts", "num_local_experts", "n_routed_experts"]).filter(|&all| all > 0.0);
+    let chosen = number(&["num_experts_per_tok", "top_k_experts"]);
+    chosen.zip(all).map_or(1.0, |(chosen, all)| (chosen / all).clamp(0.0, 1.0))
 }
 
 fn device_copy(device: &Device) -> Option<f64> {
@@ -144,6 +166,22 @@ mod tests {
     fn sum_takes_every_word() {
         let words: Vec<u64> = (0..1000).collect();
         assert_eq!(sum(&words), 499_500);
+    }
+
+    #[test]
+    fn a_token_reads_its_experts_and_no_table() {
+        let tensors = [
+            ("model.embed_tokens.weight", 1000),
+            ("model.layers.0.mlp.experts.up_proj", 800),
+            ("model.layers.0.mlp.shared_experts.up_proj.weight", 30),
+            ("mtp.layers.0.q_proj.weight", 7),
+        ];
+        let config = serde_json::json!({"text_config": {"num_experts": 8, "num_experts_per_tok": 2}});
+        assert_eq!(expert_share(&config), 0.25);
+        assert_eq!(expert_share(&Value::Null), 1.0);
+        assert_eq!(read_bytes(&tensors, 0.25), 1000 + 200 + 30);
+        let untied = [&tensors[..], &[("lm_head.weight", 500)]].concat();
+        assert_eq!(read_bytes(&untied, 0.25), 500 + 200 + 30);
     }
 
     #[cfg(feature = "cpu")]
