@@ -1,38 +1,66 @@
 #!/usr/bin/env bash
 # Runs atelico bench and llama.cpp's llama-bench on one GGUF file in turn, on the CPU, and prints the
-# medians and their ratio.
+# medians, their spread and their ratio.
 #
 #   benches/compare_llama_cpp.sh MODEL.gguf [ROUNDS] [THREADS]
 #
-# llama-bench is taken from $LLAMA_BENCH, or built from the sources that llama-cpp-python ships on
-# PyPI (needs cmake and a C++ compiler; some minutes). It runs in its fastest mode here: weights in
-# memory of its own on huge pages instead of a mapped file.
+# ATELICO names our program (default: target/release/atelico). LLAMA_BENCH names llama-bench; without
+# it, it is built from the sources that llama-cpp-python ships on PyPI (needs pip, cmake and a C++
+# compiler; some minutes). It runs in its fastest mode here: weights in memory of its own on huge pages
+# instead of a mapped file.
 set -euo pipefail
-cd "$(dirname "$0")/.."
-model=$1
+
+fail() {
+  echo "error: $*" >&2
+  exit 1
+}
+
+[ $# -ge 1 ] && [ $# -le 3 ] || fail "usage: $0 MODEL.gguf [ROUNDS] [THREADS]"
+[ -f "$1" ] || fail "$1 is no file"
+model=$(realpath "$1")
 rounds=${2:-5}
 threads=${3:-$(nproc)}
+cd "$(dirname "$0")/.."
 version=0.3.36
-atelico=${ATELICO:-target/release/atelico}
-bench=${LLAMA_BENCH:-target/llama.cpp-$version/bin/llama-bench}
+target=${CARGO_TARGET_DIR:-target}
+atelico=${ATELICO:-$target/release/atelico}
+bench=${LLAMA_BENCH:-$target/llama.cpp-$version/bin/llama-bench}
+[ -x "$atelico" ] || fail "$atelico is missing; build it: cargo build --release"
+
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
 
 if [ ! -x "$bench" ]; then
-  work=$(mktemp -d)
+  [ -z "${LLAMA_BENCH:-}" ] || fail "$bench is no program"
+  echo "building llama-bench of llama-cpp-python $version" >&2
   pip download -q --no-deps --no-binary llama-cpp-python "llama-cpp-python==$version" -d "$work"
   tar xf "$work"/*.tar.gz -C "$work"
-  cmake -S "$work/llama_cpp_python-$version/vendor/llama.cpp" -B "target/llama.cpp-$version" \
-    -DCMAKE_BUILD_TYPE=Release -DGGML_NATIVE=ON -DLLAMA_CURL=OFF -DLLAMA_BUILD_TESTS=OFF >/dev/null
-  cmake --build "target/llama.cpp-$version" --target llama-bench -j "$(nproc)" >/dev/null
+  build=$target/llama.cpp-$version
+  {
+    cmake -S "$work/llama_cpp_python-$version/vendor/llama.cpp" -B "$build" \
+      -DCMAKE_BUILD_TYPE=Release -DGGML_NATIVE=ON -DLLAMA_CURL=OFF -DLLAMA_BUILD_TESTS=OFF
+    cmake --build "$build" --target llama-bench -j "$(nproc)"
+  } >"$work/build.log" 2>&1 || { tail -20 "$work/build.log" >&2; fail "llama-bench did not build"; }
 fi
+libraries=$(dirname "$(realpath "$bench")")
+export LD_LIBRARY_PATH="$libraries${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH}"
 
 export RAYON_NUM_THREADS=$threads
-ours=$(mktemp) theirs=$(mktemp)
-for _ in $(seq "$rounds"); do
-  "$atelico" bench "$model" --device cpu -r 1 --format json >>"$ours"
-  GLIBC_TUNABLES=glibc.malloc.hugetlb=1 "$bench" -m "$model" -t "$threads" -lm none -r 1 -o jsonl >>"$theirs"
+ours() {
+  "$atelico" bench "$model" --device cpu -r 1 --format json >>"$work/ours"
+}
+theirs() {
+  GLIBC_TUNABLES=glibc.malloc.hugetlb=1 "$bench" -m "$model" -t "$threads" -lm none -r 1 -o jsonl \
+    >>"$work/theirs" 2>"$work/theirs.log" || { tail -5 "$work/theirs.log" >&2; fail "llama-bench failed"; }
+}
+for round in $(seq "$rounds"); do
+  echo "round $round of $rounds" >&2
+  # Whoever comes second finds the machine warmer: take turns at it.
+  if [ $((round % 2)) -eq 1 ]; then ours && theirs; else theirs && ours; fi
 done
-python3 - "$ours" "$theirs" "$model" <<'PYTHON'
-import json, statistics, sys
+
+python3 - "$work/ours" "$work/theirs" "$model" "$threads" <<'PYTHON'
+import json, os, statistics, sys
 
 def objects(path):
     text, decoder = open(path).read(), json.JSONDecoder()
@@ -41,16 +69,20 @@ def objects(path):
         text = text[end:]
         yield value
 
-ours = {}
+ours, theirs = {}, {}
 for run in objects(sys.argv[1]):
     for result in run["results"]:
         ours.setdefault(result["test"], []).append(result["tokens_per_second"])
-theirs = {}
 for run in objects(sys.argv[2]):
     test = f"pp{run['n_prompt']}" if run["n_prompt"] else f"tg{run['n_gen']}"
     theirs.setdefault(test, []).append(run["avg_ts"])
-print(f"{sys.argv[3]}: medians of {len(ours['tg128'])} alternating runs, tokens/s")
-for test in ("pp512", "tg128"):
-    a, b = statistics.median(ours[test]), statistics.median(theirs[test])
-    print(f"  {test}: atelico {a:.1f}  llama.cpp {b:.1f}  ratio {a / b:.2f}")
+
+def figure(samples):
+    return f"{statistics.median(samples):.1f} ({min(samples):.1f} to {max(samples):.1f})"
+
+rounds = len(next(iter(ours.values())))
+print(f"{os.path.basename(sys.argv[3])}, {sys.argv[4]} threads: tokens/s, medians of {rounds} alternating runs (least to most)")
+for test in sorted(ours.keys() & theirs.keys()):
+    ratio = statistics.median(ours[test]) / statistics.median(theirs[test])
+    print(f"  {test}: atelico {figure(ours[test])}  llama.cpp {figure(theirs[test])}  ratio {ratio:.2f}")
 PYTHON

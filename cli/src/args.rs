@@ -1,5 +1,6 @@
 //! The command line.
 
+use atelico_engine::arithmetic::{CacheType, Precision, parse_precision};
 use atelico_engine::device::DeviceSpec;
 use atelico_engine::handle::SamplingParams;
 use clap::{Args, Parser, Subcommand};
@@ -75,6 +76,14 @@ pub(crate) struct PlacementArgs {
     /// Tokens of context to make room for [default: chosen for the model]
     #[arg(long, value_name = "TOKENS")]
     pub(crate) context: Option<usize>,
+
+    /// Arithmetic of prompts on a GPU: f32, bf16 or f16 [default: bf16 on CUDA, f32 elsewhere]
+    #[arg(long, env = "ATELICO_PRECISION", value_name = "TYPE", value_parser = parse_precision)]
+    pub(crate) precision: Option<Precision>,
+
+    /// Element type of the key-value cache: f32, f16 or bf16 [default: f32 with f32, f16 otherwise]
+    #[arg(long, env = "ATELICO_KV_CACHE", value_name = "TYPE")]
+    pub(crate) kv_cache: Option<CacheType>,
 }
 
 /// How tokens are chosen; what is left out is as the checkpoint's generation_config.json says.

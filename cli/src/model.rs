@@ -62,6 +62,8 @@ pub(crate) fn load_with_context(
     let shown = bar.clone();
     let options = LoadOptions {
         device: placement.device,
+        precision: placement.precision,
+        cache: placement.kv_cache,
         context,
         slots: 1,
         progress: Some(Arc::new(move |done, total| {

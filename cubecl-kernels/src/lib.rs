@@ -10,6 +10,7 @@ mod cube;
 mod error;
 mod flex;
 pub mod formats;
+pub mod kernel_cache;
 pub mod ops;
 pub mod reference;
 

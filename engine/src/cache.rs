@@ -59,7 +59,7 @@ impl Cache {
     pub fn from_env() -> Result<Self> {
         let root = match std::env::var_os(CACHE_DIR_VARIABLE).filter(|dir| !dir.is_empty()) {
             Some(dir) => PathBuf::from(dir),
-            None => default_root().ok_or_else(|| Error::Config {
+            None => user_folder().map(|folder| folder.join("models")).ok_or_else(|| Error::Config {
                 key: CACHE_DIR_VARIABLE.into(),
                 problem: "is not set and the user has no home folder; set it to the folder that holds the models"
                     .into(),
@@ -184,20 +184,21 @@ impl Cache {
     }
 }
 
+/// The folder of what can be had anew: models, kernels. `None` when the user has no home folder.
 #[cfg(target_os = "windows")]
-fn default_root() -> Option<PathBuf> {
+pub(crate) fn user_folder() -> Option<PathBuf> {
     let base = std::env::var_os("LOCALAPPDATA").filter(|dir| !dir.is_empty())?;
-    Some(PathBuf::from(base).join("atelico").join("models"))
+    Some(PathBuf::from(base).join("atelico"))
 }
 
 #[cfg(target_os = "macos")]
-fn default_root() -> Option<PathBuf> {
-    Some(home()?.join("Library/Caches/atelico/models"))
+pub(crate) fn user_folder() -> Option<PathBuf> {
+    Some(home()?.join("Library/Caches/atelico"))
 }
 
 #[cfg(not(any(target_os = "windows", target_os = "macos")))]
-fn default_root() -> Option<PathBuf> {
-    Some(home()?.join(".cache/atelico/models"))
+pub(crate) fn user_folder() -> Option<PathBuf> {
+    Some(home()?.join(".cache/atelico"))
 }
 
 #[cfg(not(target_os = "windows"))]

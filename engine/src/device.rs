@@ -8,7 +8,7 @@ use burn::tensor::Device;
 #[cfg(any(feature = "vulkan", feature = "webgpu", feature = "metal", feature = "cuda"))]
 use burn::tensor::DeviceType;
 
-use crate::{Error, Result};
+use crate::{Error, Result, kernel_cache};
 
 /// A device as the user names it: `cpu`, `cuda[:N]`, `vulkan[:N]`, `metal[:N]`, `webgpu[:N]` or
 /// `auto`.
@@ -61,6 +61,9 @@ impl DeviceKind {
 
     /// The devices of this kind that are present; none when it is not compiled in.
     fn devices(self) -> Vec<Device> {
+        if self != Self::Cpu {
+            kernel_cache::start();
+        }
         let list = || match self {
             #[cfg(feature = "cuda")]
             Self::Cuda => Device::enumerate(DeviceType::Cuda).into_vec(),

@@ -3,12 +3,13 @@
 //! The model lives on a thread of its own that owns the device; everything here is plain data and
 //! channels, so a handle can be cloned into any thread or task.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use atelico_kernels::ops::Precision;
 use tokio::sync::mpsc;
 
+use crate::arithmetic::CacheType;
 use crate::device::DeviceSpec;
 use crate::load::Progress;
 use crate::text::{ChatTemplate, Tokenizer};
@@ -46,6 +47,9 @@ pub struct LoadOptions {
     pub device: DeviceSpec,
     /// Arithmetic; `None` takes float32 on the CPU and the fastest accurate one on a GPU.
     pub precision: Option<Precision>,
+    /// Element type of the key-value caches; `None` takes float32 where the arithmetic is float32,
+    /// float16 elsewhere.
+    pub cache: Option<CacheType>,
     /// Positions a request may use; `None` takes the checkpoint's own, at most
     /// [`DEFAULT_CONTEXT`].
     pub context: Option<usize>,
@@ -62,7 +66,15 @@ pub const DEFAULT_CONTEXT: usize = 8192;
 
 impl Default for LoadOptions {
     fn default() -> Self {
-        Self { device: DeviceSpec::Auto, precision: None, context: None, slots: 1, prefill_chunk: None, progress: None }
+        Self {
+            device: DeviceSpec::Auto,
+            precision: None,
+            cache: None,
+            context: None,
+            slots: 1,
+            prefill_chunk: None,
+            progress: None,
+        }
     }
 }
 
@@ -71,6 +83,7 @@ impl std::fmt::Debug for LoadOptions {
         f.debug_struct("LoadOptions")
             .field("device", &self.device)
             .field("precision", &self.precision)
+            .field("cache", &self.cache)
             .field("context", &self.context)
             .field("slots", &self.slots)
             .field("prefill_chunk", &self.prefill_chunk)
@@ -272,6 +285,8 @@ pub(crate) struct Shared {
     pub(crate) generation_defaults: SamplingParams,
     pub(crate) jobs: mpsc::UnboundedSender<Job>,
     pub(crate) waiting: Arc<AtomicUsize>,
+    /// Why the engine thread has ended, once it has by a failure.
+    pub(crate) failure: Arc<OnceLock<String>>,
 }
 
 /// Requests that may wait for a slot before [`ModelHandle::submit`] refuses more.
@@ -281,6 +296,12 @@ impl ModelHandle {
     /// What the model is.
     pub fn info(&self) -> &ModelInfo {
         &self.shared.info
+    }
+
+    /// Why the engine thread has ended; `None` while it runs. There is no way back but loading the
+    /// model anew, and on a device that failed as a whole a new process.
+    pub fn failure(&self) -> Option<&str> {
+        self.shared.failure.get().map(String::as_str)
     }
 
     /// The model's tokenizer.

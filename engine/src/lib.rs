@@ -5,12 +5,15 @@
 //! decode loop, and [`handle`] what callers hold: a loaded model whose thread owns its device.
 //! Architectures live in the `atelico-models` crate, on top of this one.
 
+pub mod arithmetic;
+pub mod bandwidth;
 pub mod cache;
 pub mod config;
 pub mod device;
 mod error;
 pub mod generate;
 pub mod handle;
+pub mod kernel_cache;
 pub mod load;
 pub mod model;
 pub mod nn;

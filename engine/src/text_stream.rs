@@ -269,6 +269,7 @@ mod tests {
             generation_defaults: SamplingParams::default(),
             jobs,
             waiting: Arc::default(),
+            failure: Arc::default(),
         };
         (ModelHandle { shared: Arc::new(shared) }, queue)
     }

@@ -3,6 +3,7 @@
 use std::path::Path;
 use std::sync::Arc;
 
+use atelico_engine::arithmetic::{CacheType, precision_name};
 use atelico_engine::config::Config;
 use atelico_engine::device::{DeviceKind, OpenDevice};
 use atelico_engine::generate::{Ready, start};
@@ -11,8 +12,8 @@ use atelico_engine::load::{Placement, Weights};
 use atelico_engine::text::{ChatTemplate, Tokenizer};
 use atelico_engine::weights::Checkpoint;
 use atelico_engine::{Error, Result};
-use atelico_kernels::ops::Precision;
-use burn::tensor::DType;
+use atelico_kernels::ops::{self, Precision};
+use burn::tensor::{DType, Device};
 
 use crate::registry;
 
@@ -100,28 +101,51 @@ fn tokenizer(checkpoint: &Checkpoint) -> Result<Option<Arc<Tokenizer>>> {
     Ok(tokenizer.map(Arc::new))
 }
 
-/// float32 on the CPU; on a GPU bfloat16 operands where the tensor cores take them (CUDA), float32
-/// elsewhere. Caches are half as wide as the arithmetic of products unless that is float32.
+/// Unless the caller says otherwise, float32 on the CPU; on a GPU bfloat16 operands where the tensor
+/// cores take them (CUDA), float32 elsewhere; and float16 caches unless the arithmetic is float32.
 fn placement(opened: &OpenDevice, options: &LoadOptions, context: usize) -> Result<Placement> {
     let default = match opened.kind {
         DeviceKind::Cuda => Precision::BF16,
         _ => Precision::F32,
     };
     let precision = options.precision.unwrap_or(default);
-    if opened.kind == DeviceKind::Cpu && precision != Precision::F32 {
-        let problem = format!("is {precision:?}; the CPU computes in F32");
-        return Err(Error::Parameter { name: "precision", problem });
-    }
-    let cache_dtype = if precision == Precision::F32 { DType::F32 } else { DType::F16 };
+    let cache = options.cache.unwrap_or(match precision {
+        Precision::F32 => CacheType::F32,
+        Precision::BF16 | Precision::F16 => CacheType::F16,
+    });
+    let operands = match precision {
+        Precision::F32 => DType::F32,
+        Precision::BF16 => DType::BF16,
+        Precision::F16 => DType::F16,
+    };
+    supported(opened, "precision", precision_name(precision), operands, ops::multiplies)?;
+    supported(opened, "kv_cache", cache.name(), cache.dtype(), ops::stores)?;
     let prefill_chunk = options.prefill_chunk.unwrap_or(PREFILL_CHUNK).max(1);
     Ok(Placement {
         device: opened.device.clone(),
         precision,
-        cache_dtype,
+        cache_dtype: cache.dtype(),
         context,
         slots: options.slots,
         prefill_chunk,
     })
+}
+
+/// Refuses a number type that the device does not have for the use in question.
+fn supported(
+    opened: &OpenDevice,
+    name: &'static str,
+    asked: &str,
+    dtype: DType,
+    has: fn(&Device, DType) -> bool,
+) -> Result<()> {
+    let problem = match opened.kind {
+        _ if dtype == DType::F32 => return Ok(()),
+        DeviceKind::Cpu => format!("is {asked}; the CPU computes in f32"),
+        _ if has(&opened.device, dtype) => return Ok(()),
+        _ => format!("is {asked}, which {} does not support; f32 always works", opened.name),
+    };
+    Err(Error::Parameter { name, problem })
 }
 
 /// Ids that end an answer: those of the config, of `generation_config.json` and of the tokenizer.

@@ -43,8 +43,14 @@ impl AppState {
     ) -> Result<Self, ServerError> {
         // A device that is not there is told at the start, not to the first client.
         args.device.open()?;
-        let options =
-            LoadOptions { device: args.device, context: args.context, slots: args.slots, ..LoadOptions::default() };
+        let options = LoadOptions {
+            device: args.device,
+            precision: args.precision,
+            cache: args.kv_cache,
+            context: args.context,
+            slots: args.slots,
+            ..LoadOptions::default()
+        };
         Ok(Self {
             models: Models::new(Cache::from_env()?, options),
             generations: Arc::new(Semaphore::new(limits::GENERATIONS)),

@@ -2,6 +2,7 @@
 
 use std::net::IpAddr;
 
+use atelico_engine::arithmetic::{CacheType, Precision, parse_precision};
 use atelico_engine::device::DeviceSpec;
 
 /// Examples for the help text of the commands that take [`ServeArgs`].
@@ -37,8 +38,14 @@ pub struct ServeArgs {
     #[arg(long, env = "ATELICO_CONTEXT", value_name = "TOKENS", value_parser = parse_positive)]
     pub context: Option<usize>,
     /// Requests that one model answers at the same time
-    #[arg(long, env = "ATELICO_SLOTS", default_value = "4", value_parser = parse_positive)]
+    #[arg(long, visible_alias = "parallel", env = "ATELICO_SLOTS", default_value = "4", value_parser = parse_positive)]
     pub slots: usize,
+    /// Arithmetic of prompts on a GPU: f32, bf16 or f16 [default: bf16 on CUDA, f32 elsewhere]
+    #[arg(long, env = "ATELICO_PRECISION", value_name = "TYPE", value_parser = parse_precision)]
+    pub precision: Option<Precision>,
+    /// Element type of the key-value cache: f32, f16 or bf16 [default: f32 with f32, f16 otherwise]
+    #[arg(long, env = "ATELICO_KV_CACHE", value_name = "TYPE")]
+    pub kv_cache: Option<CacheType>,
     /// Further names that requests may use in their Host header (the loopback names and --host may
     /// always; this stops DNS rebinding)
     #[arg(long, env = "ATELICO_ALLOWED_HOSTS", value_delimiter = ',', value_name = "NAME")]

@@ -10,7 +10,7 @@ use crate::answer::{AnswerEvent, AnswerStream};
 use crate::app::AppState;
 use crate::error::ApiError;
 use crate::limits;
-use crate::models::{Model, Models};
+use crate::models::Model;
 use crate::openai::common::GenerationParams;
 use crate::prompt::Prompt;
 
@@ -23,7 +23,6 @@ pub(crate) struct Choices {
     prompt_tokens: usize,
     /// Turns true when answers must end because the server does.
     must_end: watch::Receiver<bool>,
-    models: Models,
     _running: OwnedSemaphorePermit,
 }
 
@@ -45,15 +44,13 @@ impl Choices {
         for (index, (prompt, choice)) in
             prompts.iter().flat_map(|prompt| (0..params.n).map(move |choice| (prompt, choice))).enumerate()
         {
-            let answer = prompt.start(model, params, choice).inspect_err(|error| note(error, &state.models))?;
-            streams.push(indexed(index, answer));
+            streams.push(indexed(index, prompt.start(model, params, choice)?));
         }
         Ok(Self {
             streams,
             count,
             prompt_tokens: prompts.iter().map(Prompt::token_count).sum(),
             must_end: state.must_end.clone(),
-            models: state.models.clone(),
             _running: running,
         })
     }
@@ -75,15 +72,9 @@ impl Choices {
             Ok(_) = self.must_end.wait_for(|must_end| *must_end) => Some(Err(ApiError::shutting_down())),
             event = self.streams.next() => {
                 let (index, event) = event?;
-                Some(event.map(|event| (index, event)).inspect_err(|error| note(error, &self.models)))
+                Some(event.map(|event| (index, event)))
             }
         }
-    }
-}
-
-fn note(error: &ApiError, models: &Models) {
-    if error.is_engine_stopped() {
-        models.note_engine_stopped();
     }
 }
 

@@ -11,9 +11,6 @@ use serde_json::{Map, Value, json};
 
 use crate::limits;
 
-/// The code of errors of models whose engine thread has ended.
-const ENGINE_STOPPED: &str = "engine_stopped";
-
 /// Why the server did not start or did not end in order.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -173,11 +170,6 @@ impl ApiError {
         Self::new(StatusCode::REQUEST_TIMEOUT, "invalid_request_error", message)
     }
 
-    /// The engine thread of the model has ended.
-    pub(crate) fn is_engine_stopped(&self) -> bool {
-        self.code == Some(ENGINE_STOPPED)
-    }
-
     /// Logs the error if it is the server's and not the client's.
     pub(crate) fn log(&self) {
         if self.status.is_server_error() {
@@ -213,7 +205,7 @@ impl From<Error> for ApiError {
             Error::Tokenizer(_) => Self::invalid_request(error.to_string()),
             Error::Stopped => {
                 let kind = "service_unavailable";
-                Self::new(StatusCode::SERVICE_UNAVAILABLE, kind, error.to_string()).code(ENGINE_STOPPED).doomed()
+                Self::new(StatusCode::SERVICE_UNAVAILABLE, kind, error.to_string()).code("engine_stopped").doomed()
             }
             Error::NonFinite { .. } => Self::internal(error.to_string()).code("non_finite_logits").doomed(),
             _ => Self::internal(error.to_string()),

@@ -2,7 +2,6 @@
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -74,7 +73,6 @@ pub(crate) struct Models {
     slots: Arc<Mutex<HashMap<PathBuf, Slot>>>,
     /// Held while a model loads: two at once would compete for the device's memory.
     one_load: Arc<tokio::sync::Mutex<()>>,
-    engine_stopped: Arc<AtomicBool>,
 }
 
 impl Models {
@@ -84,14 +82,7 @@ impl Models {
     }
 
     fn with_loader(cache: Cache, loader: Arc<Loader>) -> Self {
-        Self {
-            cache,
-            builtin: None,
-            loader,
-            slots: Arc::default(),
-            one_load: Arc::default(),
-            engine_stopped: Arc::default(),
-        }
+        Self { cache, builtin: None, loader, slots: Arc::default(), one_load: Arc::default() }
     }
 
     /// The model that `name` names, loaded if need be. However many ask for it at the same time,
@@ -221,19 +212,25 @@ impl Models {
         (loaded, slots.len() - loaded)
     }
 
-    /// Notes that an engine thread has ended, from which there is no way back but a restart.
-    pub(crate) fn note_engine_stopped(&self) {
-        self.engine_stopped.store(true, Ordering::Release);
-    }
-
-    pub(crate) fn has_engine_stopped(&self) -> bool {
-        self.engine_stopped.load(Ordering::Acquire)
+    /// Why the engine of a loaded model has ended, if one has; there is no way back but a restart.
+    pub(crate) fn failure(&self) -> Option<String> {
+        let slots = self.slots();
+        let mut handles = slots.values().filter_map(|slot| match slot {
+            Slot::Ready(handle) => Some(handle),
+            Slot::Loading(_) => None,
+        });
+        handles.find_map(|handle| handle.failure().map(first_line))
     }
 
     fn slots(&self) -> MutexGuard<'_, HashMap<PathBuf, Slot>> {
         // The map is whole after every step, so a panic elsewhere does not spoil it.
         self.slots.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// What a health check says of a failure: devices add pages of state to theirs.
+fn first_line(failure: &str) -> String {
+    failure.lines().next().unwrap_or_default().to_owned()
 }
 
 fn describe(id: String, cached: Option<&CachedModel>, slot: Option<&Slot>) -> ModelObject {
@@ -266,7 +263,7 @@ pub(crate) async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send 
 #[cfg(test)]
 #[allow(clippy::unwrap_used, clippy::panic)]
 mod tests {
-    use std::sync::atomic::AtomicUsize;
+    use std::sync::atomic::{AtomicUsize, Ordering};
     use std::time::Duration;
 
     use super::*;

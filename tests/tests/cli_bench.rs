@@ -31,8 +31,11 @@ fn reports_both_parts() {
     }
     // llama_a is tied: every weight is read for every token.
     assert_eq!(report["bytes_read_per_token"], report["weight_bytes"]);
-    assert!(report["bandwidth_gb_per_second"].as_f64().unwrap() > 0.1);
+    assert!(report["memory_bandwidth_gb_s"].as_f64().unwrap() > 0.1);
+    assert_eq!(report["memory_bandwidth_of"], "read");
+    assert!(results[0]["bandwidth_share"].is_null());
     assert!(results[1]["bandwidth_share"].as_f64().unwrap() > 0.0);
+    assert!(report["first_token_ms"].as_f64().unwrap() > 0.0);
 }
 
 #[test]

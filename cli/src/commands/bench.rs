@@ -1,14 +1,19 @@
 //! `atelico bench`: llama-bench's protocol.
 
+use std::time::Instant;
+
+use atelico_engine::bandwidth::{self, Bandwidth};
+use atelico_engine::device::DeviceSpec;
 use atelico_engine::handle::{Event, ModelHandle, Request, SamplingParams, Timings};
-use atelico_engine::{Error, weights::Checkpoint};
+use atelico_engine::weights::Checkpoint;
+use atelico_engine::{Error, kernel_cache};
 use clap::Args;
 use serde_json::{Value, json};
 
 use crate::args::ModelArgs;
 use crate::error::CliError;
+use crate::model;
 use crate::output::{self, Format};
-use crate::{bandwidth, model};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -18,7 +23,10 @@ Examples:
 
 pp: tokens per second of a prompt of random tokens, from an empty context to its last logits.
 tg: decode steps per second, greedy from an empty context, end-of-sequence tokens ignored.
-Each after one warm-up that is not counted.";
+Each after one warm-up that is not counted. The bandwidth that tg is compared with is measured on the
+spot: the rate at which the CPU reads its memory, or at which a GPU copies within its own (bytes read
+and written). The first token is that of the process's first prompt, of the length that -p states,
+kernels being compiled and tuned on the way.";
 
 /// Tokens of context that every model takes.
 const LEAST_CONTEXT: usize = 128;
@@ -62,12 +70,13 @@ pub(crate) fn run(args: &BenchArgs) -> Result<(), CliError> {
         return Err(CliError::Usage("-p 0 -n 0 leaves nothing to measure".into()));
     }
     let located = model::locate(args.model.model.as_deref())?;
-    let read_bytes = bytes_per_token(&Checkpoint::open(&located.path).map_err(Error::from)?);
+    let read_bytes = bandwidth::bytes_per_token(&Checkpoint::open(&located.path).map_err(Error::from)?);
     let placement = &args.model.placement;
     // Room for one token more than each part computes, as the engine wants it.
     let needed = args.prompt.max(args.generate.saturating_add(1)).saturating_add(1);
     let context = placement.context.unwrap_or(needed.max(LEAST_CONTEXT));
     let model = model::load_with_context(&located, placement, Some(context))?;
+    let first_token_ms = first_token_ms(&model, args.prompt.max(1))?;
     let mut parts = Vec::new();
     if args.prompt > 0 {
         parts.push(prompt_part(&model, args)?);
@@ -75,20 +84,33 @@ pub(crate) fn run(args: &BenchArgs) -> Result<(), CliError> {
     if args.generate > 0 {
         parts.push(generation_part(&model, args)?);
     }
-    let bandwidth = bandwidth::measure(&model.info().device);
+    let bandwidth = bandwidth::measure(&model.info().device.parse::<DeviceSpec>()?.open()?);
+    let report = Report { name: &located.name, model: &model, parts, read_bytes, bandwidth, first_token_ms };
     match args.format {
-        Format::Json => output::print_json(&report(&located.name, &model, &parts, read_bytes, bandwidth)),
-        Format::Text => output::print(&report_text(&located.name, &model, &parts, read_bytes, bandwidth)),
+        Format::Json => output::print_json(&report.json()),
+        Format::Text => output::print(&report.text()),
     }
 }
 
-fn prompt_part(model: &ModelHandle, args: &BenchArgs) -> Result<Measurement, CliError> {
-    let mut random = Random(0x9e37_79b9_7f4a_7c15);
+/// Milliseconds from the submission of the process's first prompt to its first token.
+fn first_token_ms(model: &ModelHandle, prompt_tokens: usize) -> Result<f64, CliError> {
+    let prompt = random_prompt(&mut Random::new(), model, prompt_tokens);
+    let started = Instant::now();
+    run_once(model, prompt, 1)?;
+    Ok(started.elapsed().as_secs_f64() * 1e3)
+}
+
+/// A prompt of random tokens.
+fn random_prompt(random: &mut Random, model: &ModelHandle, tokens: usize) -> Vec<u32> {
     let vocab_size = model.info().vocab_size as u64;
+    // Ids are below the vocabulary size, which fits u32.
+    (0..tokens).map(|_| (random.next() % vocab_size) as u32).collect()
+}
+
+fn prompt_part(model: &ModelHandle, args: &BenchArgs) -> Result<Measurement, CliError> {
+    let mut random = Random::new();
     let measure = || {
-        // Ids are below the vocabulary size, which fits u32.
-        let prompt = (0..args.prompt).map(|_| (random.next() % vocab_size) as u32).collect();
-        let timings = run_once(model, prompt, 1)?;
+        let timings = run_once(model, random_prompt(&mut random, model, args.prompt), 1)?;
         Ok(args.prompt as f64 * 1e3 / timings.prompt_ms)
     };
     Ok(Measurement { test: format!("pp{}", args.prompt), samples: repeat(args, measure)?, per_token: false })
@@ -135,18 +157,14 @@ fn run_once(model: &ModelHandle, prompt: Vec<u32>, max_tokens: usize) -> Result<
     }
 }
 
-/// Bytes of weights that a decode step reads: all but an embedding table of which it takes one row.
-fn bytes_per_token(checkpoint: &Checkpoint) -> u64 {
-    const EMBEDDING: &str = "model.embed_tokens.weight";
-    let untied = checkpoint.contains("lm_head.weight");
-    let embedding = checkpoint.tensor(EMBEDDING).ok().filter(|_| untied).map_or(0, |tensor| tensor.bytes.len() as u64);
-    checkpoint.weight_bytes().saturating_sub(embedding)
-}
-
 /// A xorshift generator: the same prompts in every run.
 struct Random(u64);
 
 impl Random {
+    fn new() -> Self {
+        Self(0x9e37_79b9_7f4a_7c15)
+    }
+
     fn next(&mut self) -> u64 {
         self.0 ^= self.0 << 13;
         self.0 ^= self.0 >> 7;
@@ -173,66 +191,87 @@ impl Measurement {
     }
 }
 
-fn report(name: &str, model: &ModelHandle, parts: &[Measurement], read_bytes: u64, bandwidth: Option<f64>) -> Value {
-    let info = model.info();
-    let result = |part: &Measurement| {
-        let rate = part.gigabytes_per_second(read_bytes);
-        json!({
-            "test": part.test,
-            "tokens_per_second": part.mean(),
-            "stddev": part.deviation(),
-            "samples": part.samples,
-            "weights_gb_per_second": rate,
-            "bandwidth_share": rate.zip(bandwidth).map(|(rate, bandwidth)| rate / bandwidth),
-        })
-    };
-    json!({
-        "results": parts.iter().map(result).collect::<Vec<_>>(),
-        "model": name,
-        "device": info.device,
-        "architecture": info.architecture,
-        "parameters": info.parameters,
-        "format": info.format,
-        "weight_bytes": info.weight_bytes,
-        "bytes_read_per_token": read_bytes,
-        "bandwidth_gb_per_second": bandwidth,
-        "load_ms": info.load_ms,
-    })
+/// All that a run found.
+struct Report<'a> {
+    name: &'a str,
+    model: &'a ModelHandle,
+    parts: Vec<Measurement>,
+    read_bytes: u64,
+    bandwidth: Option<Bandwidth>,
+    first_token_ms: f64,
 }
 
-fn report_text(
-    name: &str,
-    model: &ModelHandle,
-    parts: &[Measurement],
-    read_bytes: u64,
-    bandwidth: Option<f64>,
-) -> String {
-    let info = model.info();
-    let header = ["TEST", "TOKENS/S", "WEIGHTS READ", "OF MEMORY BANDWIDTH"].map(str::to_owned);
-    let row = |part: &Measurement| {
-        let rate = part.gigabytes_per_second(read_bytes);
-        let share = rate
-            .zip(bandwidth)
-            .map(|(rate, bandwidth)| format!("{:.0} % of {bandwidth:.1} GB/s", rate / bandwidth * 100.0));
-        [
-            part.test.clone(),
-            format!("{:.2} ± {:.2}", part.mean(), part.deviation()),
-            rate.map_or_else(|| "-".into(), |rate| format!("{rate:.1} GB/s")),
-            share.unwrap_or_else(|| "-".into()),
-        ]
-    };
-    let rows: Vec<_> = std::iter::once(header).chain(parts.iter().map(row)).collect();
-    format!(
-        "{}: {} {} {}, {} on {}, loaded in {:.0} ms\n{}",
-        output::printable(name),
-        info.architecture,
-        output::human_count(info.parameters),
-        info.format,
-        output::human_bytes(info.weight_bytes),
-        info.device,
-        info.load_ms,
-        output::table(&rows, [false, true, true, true]),
-    )
+impl Report<'_> {
+    /// The share of the memory bandwidth at which a part reads the weights.
+    fn share(&self, part: &Measurement) -> Option<f64> {
+        Some(part.gigabytes_per_second(self.read_bytes)? / self.bandwidth?.gb_per_second)
+    }
+
+    /// Whether the kernels of an earlier run were there; `None` where none are kept.
+    fn kernel_cache(&self) -> Option<&'static str> {
+        let warm = kernel_cache::was_warm().filter(|_| self.model.info().device != "cpu")?;
+        Some(if warm { "warm" } else { "cold" })
+    }
+
+    fn json(&self) -> Value {
+        let info = self.model.info();
+        let result = |part: &Measurement| {
+            json!({
+                "test": part.test,
+                "tokens_per_second": part.mean(),
+                "stddev": part.deviation(),
+                "samples": part.samples,
+                "weights_gb_s": part.gigabytes_per_second(self.read_bytes),
+                "bandwidth_share": self.share(part),
+            })
+        };
+        json!({
+            "results": self.parts.iter().map(result).collect::<Vec<_>>(),
+            "model": self.name,
+            "device": info.device,
+            "architecture": info.architecture,
+            "parameters": info.parameters,
+            "format": info.format,
+            "weight_bytes": info.weight_bytes,
+            "bytes_read_per_token": self.read_bytes,
+            "memory_bandwidth_gb_s": self.bandwidth.map(|bandwidth| bandwidth.gb_per_second),
+            "memory_bandwidth_of": self.bandwidth.map(|bandwidth| bandwidth.traffic.to_string()),
+            "load_ms": info.load_ms,
+            "first_token_ms": self.first_token_ms,
+            "kernel_cache": self.kernel_cache(),
+        })
+    }
+
+    fn text(&self) -> String {
+        let info = self.model.info();
+        let header = ["TEST", "TOKENS/S", "WEIGHTS READ", "OF MEMORY BANDWIDTH"].map(str::to_owned);
+        let row = |part: &Measurement| {
+            let rate = part.gigabytes_per_second(self.read_bytes);
+            let share = self.share(part).zip(self.bandwidth).map(|(share, Bandwidth { gb_per_second, traffic })| {
+                format!("{:.0} % of a {traffic}'s {gb_per_second:.1} GB/s", share * 100.0)
+            });
+            [
+                part.test.clone(),
+                format!("{:.2} ± {:.2}", part.mean(), part.deviation()),
+                rate.map_or_else(|| "-".into(), |rate| format!("{rate:.1} GB/s")),
+                share.unwrap_or_else(|| "-".into()),
+            ]
+        };
+        let rows: Vec<_> = std::iter::once(header).chain(self.parts.iter().map(row)).collect();
+        format!(
+            "{}: {} {} {}, {} on {}\nloaded in {:.0} ms, first token {:.0} ms later{}\n{}",
+            output::printable(self.name),
+            info.architecture,
+            output::human_count(info.parameters),
+            info.format,
+            output::human_bytes(info.weight_bytes),
+            info.device,
+            info.load_ms,
+            self.first_token_ms,
+            self.kernel_cache().map(|state| format!(", kernel cache {state}")).unwrap_or_default(),
+            output::table(&rows, [false, true, true, true]),
+        )
+    }
 }
 
 #[cfg(test)]

@@ -13,6 +13,7 @@ mod norm;
 mod read;
 mod rope;
 mod sample;
+mod support;
 mod weight;
 
 pub use activation::silu_mul;
@@ -27,6 +28,7 @@ pub use read::PendingRead;
 pub use rope::{RopePairing, RopeSpec, rope_append};
 pub use sample::IN_PROMPT;
 pub use sample::{SAMPLE_PARAMS, SampleOutput, SampleSpec, SampleState, sample};
+pub use support::{multiplies, stores};
 pub use weight::{MatrixSpec, Weight, is_cpu};
 
 #[cfg(feature = "cube")]

@@ -10,7 +10,7 @@ use burn::tensor::{Device, Graph, Int, Tensor, capture};
 static DEVICES: RwLock<()> = RwLock::new(());
 
 /// Waits until no step is being captured, and keeps one from being so.
-pub(super) fn working() -> RwLockReadGuard<'static, ()> {
+pub(crate) fn working() -> RwLockReadGuard<'static, ()> {
     // The lock guards no data, so a panic while it was held has left nothing broken.
     DEVICES.read().unwrap_or_else(PoisonError::into_inner)
 }

@@ -1,7 +1,7 @@
 //! From a loaded model to tokens: the decode step, its captured graphs, and the thread that runs
 //! requests through them.
 
-mod graph;
+pub(crate) mod graph;
 mod request;
 mod runner;
 mod worker;

@@ -5,8 +5,8 @@
 //! the device feeds itself: the next step is queued before the last one's tokens are read.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
+use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 
 use atelico_kernels::ops::PendingRead;
@@ -56,6 +56,7 @@ pub fn start(load: impl FnOnce() -> Result<Ready> + Send + 'static) -> Result<Mo
     let run = move || {
         let started = Instant::now();
         let (jobs, queue) = mpsc::unbounded_channel();
+        let failure = Arc::new(OnceLock::new());
         let prepared = guarded(|| {
             let Ready { model, placement, mut info, tokenizer, chat_template, eos_token_ids, generation_defaults } = {
                 let _working = graph::working();
@@ -82,7 +83,16 @@ pub fn start(load: impl FnOnce() -> Result<Ready> + Send + 'static) -> Result<Mo
                 next_id: 0,
             };
             let waiting = Arc::new(AtomicUsize::new(0));
-            let shared = Shared { info, tokenizer, chat_template, eos_token_ids, generation_defaults, jobs, waiting };
+            let shared = Shared {
+                info,
+                tokenizer,
+                chat_template,
+                eos_token_ids,
+                generation_defaults,
+                jobs,
+                waiting,
+                failure: failure.clone(),
+            };
             Ok((ModelHandle { shared: Arc::new(shared) }, worker))
         });
         let mut worker = match prepared {
@@ -97,6 +107,8 @@ pub fn start(load: impl FnOnce() -> Result<Ready> + Send + 'static) -> Result<Mo
         drop(ready);
         if let Err(error) = guarded(|| worker.run()) {
             tracing::error!("the engine thread ends: {error}");
+            // Nothing else sets it.
+            let _ = failure.set(error.to_string());
             worker.fail_all(&error);
         }
     };

@@ -51,7 +51,9 @@ pub(crate) fn binary() -> PathBuf {
 pub(crate) fn atelico(args: &[&str]) -> Command {
     let mut command = Command::new(binary());
     command.args(args).env("ATELICO_CACHE_DIR", fixtures()).stdin(Stdio::null());
-    command.env_remove("ATELICO_DEVICE").env_remove("RUST_LOG");
+    for variable in ["ATELICO_DEVICE", "ATELICO_PRECISION", "ATELICO_KV_CACHE", "RUST_LOG"] {
+        command.env_remove(variable);
+    }
     // Without one, the windowing library that Vulkan loads complains on standard error.
     command.env("XDG_RUNTIME_DIR", std::env::temp_dir());
     command

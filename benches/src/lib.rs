@@ -1,1 +1,0 @@
-//! atelico-benches

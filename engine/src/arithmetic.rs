@@ -1,0 +1,104 @@
+//! The number types that a model computes and remembers in, as users name them.
+
+use std::fmt;
+use std::str::FromStr;
+
+pub use atelico_kernels::ops::Precision;
+use burn::tensor::DType;
+
+use crate::{Error, Result};
+
+/// The name that users give a precision, as [`parse_precision`] reads it.
+pub fn precision_name(precision: Precision) -> &'static str {
+    match precision {
+        Precision::F32 => "f32",
+        Precision::BF16 => "bf16",
+        Precision::F16 => "f16",
+    }
+}
+
+/// The precision that `f32`, `bf16` or `f16` names.
+///
+/// # Errors
+/// [`Error::Parameter`] for any other text.
+pub fn parse_precision(text: &str) -> Result<Precision> {
+    named("precision", text, [Precision::F32, Precision::BF16, Precision::F16], precision_name)
+}
+
+/// Element type of the key-value caches.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CacheType {
+    /// float32.
+    F32,
+    /// float16.
+    F16,
+    /// bfloat16.
+    BF16,
+}
+
+impl CacheType {
+    /// The name that users give it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::F32 => "f32",
+            Self::F16 => "f16",
+            Self::BF16 => "bf16",
+        }
+    }
+
+    /// The tensors' element type.
+    pub fn dtype(self) -> DType {
+        match self {
+            Self::F32 => DType::F32,
+            Self::F16 => DType::F16,
+            Self::BF16 => DType::BF16,
+        }
+    }
+}
+
+impl fmt::Display for CacheType {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+impl FromStr for CacheType {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self> {
+        named("kv_cache", text, [Self::F32, Self::F16, Self::BF16], Self::name)
+    }
+}
+
+/// The value whose name is `text`.
+fn named<T: Copy, const N: usize>(
+    parameter: &'static str,
+    text: &str,
+    values: [T; N],
+    name: fn(T) -> &'static str,
+) -> Result<T> {
+    values.into_iter().find(|&value| name(value).eq_ignore_ascii_case(text)).ok_or_else(|| {
+        let problem = format!("is `{text}`; known: {}", values.map(name).join(", "));
+        Error::Parameter { name: parameter, problem }
+    })
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_read_back_and_others_refused() {
+        for precision in [Precision::F32, Precision::BF16, Precision::F16] {
+            assert_eq!(parse_precision(precision_name(precision)).unwrap(), precision);
+        }
+        for cache in [CacheType::F32, CacheType::F16, CacheType::BF16] {
+            assert_eq!(cache.to_string().to_uppercase().parse::<CacheType>().unwrap(), cache);
+        }
+        let error = parse_precision("f8").unwrap_err().to_string();
+        assert_eq!(error, "`precision` is `f8`; known: f32, bf16, f16");
+        let error = "q8_0".parse::<CacheType>().unwrap_err().to_string();
+        assert_eq!(error, "`kv_cache` is `q8_0`; known: f32, f16, bf16");
+    }
+}
