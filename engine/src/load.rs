@@ -118,9 +118,9 @@ impl<'a> Weights<'a> {
             let [first, ..] = run else { continue };
             let rows = run.iter().map(|t| t.shape[0]).sum();
             weights.push(if run.len() == 1 {
-                self.matrix(first.format, rows, input, first.bytes)?
+                self.matrix(first.format, rows, input, &first.bytes)?
             } else {
-                let bytes = run.iter().flat_map(|t| t.bytes).copied().collect::<Vec<u8>>();
+                let bytes = run.iter().flat_map(|t| &*t.bytes).copied().collect::<Vec<u8>>();
                 self.matrix(first.format, rows, input, &bytes)?
             });
             run.iter().for_each(|t| self.done(t));
@@ -149,7 +149,7 @@ impl<'a> Weights<'a> {
     /// As [`Self::linear`].
     pub fn embedding(&self, name: &str, vocab_size: usize, hidden_size: usize) -> Result<Embedding> {
         let tensor = self.tensor(&format!("{name}.weight"), &[vocab_size, hidden_size])?;
-        let weight = self.matrix(tensor.format, vocab_size, hidden_size, tensor.bytes)?;
+        let weight = self.matrix(tensor.format, vocab_size, hidden_size, &tensor.bytes)?;
         self.done(&tensor);
         Ok(Embedding { weight })
     }
@@ -161,7 +161,7 @@ impl<'a> Weights<'a> {
     pub fn host_vector(&self, name: &str, length: usize) -> Result<Vec<f32>> {
         let tensor = self.tensor(name, &[length])?;
         let mut values = vec![0.0; length];
-        tensor.format.dequantize(tensor.bytes, &mut values);
+        tensor.format.dequantize(&tensor.bytes, &mut values);
         self.done(&tensor);
         Ok(values)
     }
