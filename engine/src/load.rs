@@ -143,6 +143,17 @@ impl<'a> Weights<'a> {
         Ok(Linear { weights, bias, precision: self.placement.precision })
     }
 
+    /// The matrix `name` `[out, in]` that is stored under its bare name, without `.weight`.
+    ///
+    /// # Errors
+    /// As [`Self::linear`].
+    pub fn parameter(&self, name: &str, out: usize, input: usize) -> Result<Linear> {
+        let tensor = self.tensor(name, &[out, input])?;
+        let weight = self.matrix(tensor.format, out, input, &tensor.bytes)?;
+        self.done(&tensor);
+        Ok(Linear { weights: vec![weight], bias: None, precision: self.placement.precision })
+    }
+
     /// The embedding table `name`, `[vocab_size, hidden_size]`.
     ///
     /// # Errors
@@ -159,8 +170,16 @@ impl<'a> Weights<'a> {
     /// # Errors
     /// As [`Self::linear`].
     pub fn host_vector(&self, name: &str, length: usize) -> Result<Vec<f32>> {
-        let tensor = self.tensor(name, &[length])?;
-        let mut values = vec![0.0; length];
+        self.host_tensor(name, &[length])
+    }
+
+    /// The elements of the tensor `name` in float32, on the host.
+    ///
+    /// # Errors
+    /// As [`Self::linear`].
+    pub fn host_tensor(&self, name: &str, shape: &[usize]) -> Result<Vec<f32>> {
+        let tensor = self.tensor(name, shape)?;
+        let mut values = vec![0.0; shape.iter().product()];
         tensor.format.dequantize(&tensor.bytes, &mut values);
         self.done(&tensor);
         Ok(values)

@@ -55,7 +55,7 @@ pub(super) fn contents(folder: &Path) -> Result<Contents, WeightError> {
     }
     ggufs.sort();
     let problem = match ggufs.as_slice() {
-        [] => format!("the folder holds none of `{}` and no `.gguf` file", WEIGHT_FILES.join("`, `")),
+        [] => format!("the folder holds no `{}` or `.gguf` file", WEIGHT_FILES.join("`, `")),
         [one] => return Ok(Contents::Gguf(one.clone())),
         [first, ..] if super::gguf::is_split_set(&ggufs) => return Ok(Contents::Gguf(first.clone())),
         several => {
