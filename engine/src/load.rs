@@ -190,8 +190,19 @@ impl<'a> Weights<'a> {
     /// # Errors
     /// As [`Self::linear`].
     pub fn vector(&self, name: &str, length: usize) -> Result<Tensor<1>> {
-        let values = self.host_vector(name, length)?;
-        Ok(Tensor::from_data(TensorData::new(values, [length]), (&self.placement.device, DType::F32)))
+        self.float_tensor(name, [length])
+    }
+
+    /// The tensor `name` in float32.
+    ///
+    /// # Errors
+    /// As [`Self::linear`].
+    pub fn float_tensor<const D: usize>(&self, name: &str, shape: [usize; D]) -> Result<Tensor<D>> {
+        let values = self.host_tensor(name, &shape)?;
+        let count = values.len();
+        // One axis, then a view: more axes may be allocated with padded rows.
+        let line = Tensor::<1>::from_data(TensorData::new(values, [count]), (&self.placement.device, DType::F32));
+        Ok(line.reshape(shape))
     }
 
     /// The norm `name`, with weight `[hidden_size]`.

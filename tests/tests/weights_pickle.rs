@@ -320,7 +320,8 @@ fn programs_that_go_wrong() {
         (b"NNs", "nothing on the stack"),
         (b"R", "nothing on the stack"),
         (b"\x87", "nothing on the stack"),
-        (b"}(Na", "nothing on the stack"),
+        (b"}(Na", "no list"),
+        (b"(a", "nothing on the stack"),
         (b"t", "no mark"),
         (b"u", "no mark"),
         (b"(N", "goes on"),
@@ -472,9 +473,9 @@ fn archives() {
     // An entry that covers the one behind it.
     let covering = good().build_with(|index, record| {
         if index == 0 {
-            let size = u32::from_le_bytes(record[20..24].try_into().unwrap()) + 1;
-            record[20..24].copy_from_slice(&(size + 60).to_le_bytes());
-            record[24..28].copy_from_slice(&(size + 60).to_le_bytes());
+            let size = u32::from_le_bytes(record[20..24].try_into().unwrap()) + 44;
+            record[20..24].copy_from_slice(&size.to_le_bytes());
+            record[24..28].copy_from_slice(&size.to_le_bytes());
         }
     });
     refused!(covering, "overlap", WeightError::Overlap { .. });

@@ -13,6 +13,7 @@ mod norm;
 mod rope;
 mod sample;
 mod unpack;
+mod value_embed;
 
 use burn::tensor::{DType, Shape};
 use burn_cubecl::kernel::into_contiguous;

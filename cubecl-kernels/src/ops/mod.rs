@@ -12,6 +12,7 @@ mod norm;
 mod read;
 mod rope;
 mod sample;
+mod value_embed;
 mod weight;
 
 pub use activation::silu_mul;
@@ -25,6 +26,7 @@ pub use read::PendingRead;
 pub use rope::{RopePairing, RopeSpec, rope_append};
 pub use sample::IN_PROMPT;
 pub use sample::{SAMPLE_PARAMS, SampleOutput, SampleSpec, SampleState, sample};
+pub use value_embed::add_value_embeds;
 pub use weight::{MatrixSpec, Weight, is_cpu};
 
 #[cfg(feature = "cube")]
@@ -41,3 +43,5 @@ pub(crate) use norm::NormOps;
 pub(crate) use rope::RopeOps;
 #[cfg(feature = "cube")]
 pub(crate) use sample::SampleOps;
+#[cfg(feature = "cube")]
+pub(crate) use value_embed::ValueEmbedOps;

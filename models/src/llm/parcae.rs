@@ -19,7 +19,7 @@ use atelico_engine::model::{LanguageModel, LogitRows, Step};
 use atelico_engine::nn::{Embedding, Linear, RmsNorm, Rope, RopeConfig, RopeScaling};
 use atelico_engine::state::{DecodeState, KvCache, LayerState};
 use atelico_engine::{Error, Result};
-use burn::tensor::Tensor;
+use burn::tensor::{DType, Tensor, TensorData};
 
 use self::block::Block;
 use self::config::{BlockConfig, ParcaeConfig};
@@ -189,7 +189,8 @@ impl Adapter {
         let dt = weights.host_vector("dt_bias", state)?.into_iter().map(softplus).collect::<Vec<_>>();
         let a = weights.host_vector("A_log", state)?;
         let decay = dt.iter().zip(a).map(|(dt, a)| (-dt * a.exp()).exp()).collect::<Vec<_>>();
-        let row = |values: Vec<f32>| Tensor::<1>::from_floats(&values[..], &weights.placement().device).unsqueeze();
+        let device = &weights.placement().device;
+        let row = |values: Vec<f32>| Tensor::from_data(TensorData::new(values, [1, state]), (device, DType::F32));
         Ok(Self { decay: row(decay), dt: row(dt), b: weights.parameter("B", state, input)? })
     }
 

@@ -99,9 +99,12 @@ impl<'a> Archive<'a, '_> {
             let problem = "the zip64 end record is missing";
             let at = end.checked_sub(END64_LOCATOR).ok_or_else(|| self.error(problem))?;
             let locator = self.slice(at, END64_LOCATOR, "the zip64 locator")?;
+            if !locator.starts_with(b"PK\x06\x07") {
+                return Err(self.error(problem));
+            }
             limit = u64_at(locator, 8);
             let record = self.slice(limit, END64, "the zip64 end record")?;
-            if !locator.starts_with(b"PK\x06\x07") || !record.starts_with(b"PK\x06\x06") {
+            if !record.starts_with(b"PK\x06\x06") {
                 return Err(self.error(problem));
             }
             (count, size, begin) = (u64_at(record, 32), u64_at(record, 40), u64_at(record, 48));

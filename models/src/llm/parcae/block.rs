@@ -70,7 +70,8 @@ struct CausalSelfAttention {
     /// `c_q`, `c_k` and `c_v` merged.
     qkv: Linear,
     c_proj: Linear,
-    ve_gate: Option<Linear>,
+    /// `[kv_heads, 32]` in float32.
+    ve_gate: Option<Tensor<2>>,
     /// The head norms have no weights: `[head_dim]` ones.
     ones: Tensor<1>,
     rope: Rope,
@@ -88,7 +89,11 @@ impl CausalSelfAttention {
         }
         let (q, kv) = (heads * head_dim, kv_heads * head_dim);
         let ve_gate = match weights.contains("ve_gate.weight") {
-            true => Some(weights.linear("ve_gate", kv_heads, VE_GATE_CHANNELS)?),
+            true if hidden_size < VE_GATE_CHANNELS => {
+                let problem = format!("is {hidden_size}; the gates of value embeddings read {VE_GATE_CHANNELS}");
+                return Err(Error::Config { key: "n_embd".into(), problem });
+            }
+            true => Some(weights.float_tensor("ve_gate.weight", [kv_heads, VE_GATE_CHANNELS])?),
             false => None,
         };
         Ok(Self {
@@ -121,8 +126,7 @@ impl CausalSelfAttention {
     fn forward(&self, x: Tensor<2>, values: Option<Tensor<2>>, step: &Step, cache: &mut KvCache) -> Tensor<2> {
         let mut qkv = self.qkv.forward(x.clone()); // [m, (heads + 2 kv_heads) head_dim]
         if let Some((gate, values)) = self.ve_gate.as_ref().zip(values) {
-            let gates = gate.forward(x.narrow(1, 0, VE_GATE_CHANNELS)); // [m, kv_heads]
-            qkv = self.add_values(qkv, gates, values);
+            qkv = ops::add_value_embeds(qkv, x, gate.clone(), values);
         }
         let q = cache.append(
             qkv,
@@ -136,15 +140,5 @@ impl CausalSelfAttention {
         let spec = AttentionSpec { consecutive: step.consecutive, ..self.spec };
         let (keys, stored) = (cache.keys(), cache.values());
         self.c_proj.forward(ops::attention(q, keys, stored, step.positions.clone(), step.slots.clone(), spec))
-    }
-
-    /// `v += 2 sigmoid(gate) * value_embed`, a gate for each head.
-    fn add_values(&self, qkv: Tensor<2>, gates: Tensor<2>, values: Tensor<2>) -> Tensor<2> {
-        let RopeSpec { heads, kv_heads, head_dim, .. } = self.rope_spec;
-        let (m, before) = (qkv.dims()[0], (heads + kv_heads) * head_dim);
-        let gates = activation::sigmoid(gates).reshape([m, kv_heads, 1]) * 2.0;
-        let added = (values.reshape([m, kv_heads, head_dim]) * gates).reshape([m, kv_heads * head_dim]);
-        let v = qkv.clone().narrow(1, before, kv_heads * head_dim) + added;
-        Tensor::cat(vec![qkv.narrow(1, 0, before), v], 1)
     }
 }
