@@ -201,7 +201,7 @@ impl Torch {
             let mut record = [&b"PK\x01\x02"[..], &[0; 16], &size, &size, &length, &[0; 12]].concat();
             record.extend((file.len() as u32).to_le_bytes());
             damage(index, &mut record);
-            directory.extend([&record, name.as_bytes()].concat());
+            directory.extend([&record[..], name.as_bytes()].concat());
             file.extend([b"PK\x03\x04", &[0; 14][..], &size, &size, &length, &[0; 2], name.as_bytes(), bytes].concat());
         }
         let count = (self.entries.len() as u16).to_le_bytes();
@@ -224,7 +224,7 @@ macro_rules! refused {
 /// The same for a program.
 macro_rules! pickle_refused {
     ($body:expr, $text:expr, $pattern:pat) => {
-        refused!(Torch::of_pickle(&program(&$body)).storage(&[0; 4]).build(), $text, $pattern)
+        refused!(Torch::of_pickle(&program(&$body[..])).storage(&[0; 4]).build(), $text, $pattern)
     };
 }
 
