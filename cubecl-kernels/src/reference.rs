@@ -35,6 +35,19 @@ pub fn silu_mul(gate_up: &[f32], n: usize) -> Vec<f32> {
     gate_up.chunks_exact(2 * n).flat_map(row).collect()
 }
 
+/// What [`crate::ops::add_value_embeds`] does to one row: gate `[kv_heads, channels]`, embeds
+/// `[kv_heads head_dim]`.
+pub fn value_embeds_row(qkv: &[f32], x: &[f32], gate: &[f32], kv_heads: usize, embeds: &[f32]) -> Vec<f32> {
+    let (channels, head_dim) = (gate.len() / kv_heads, embeds.len() / kv_heads);
+    let scale = |head: usize| 2.0 / (1.0 + (-dot(&gate[head * channels..(head + 1) * channels], x)).exp());
+    let mut out = qkv.to_vec();
+    let values = &mut out[qkv.len() - embeds.len()..];
+    for (i, (v, embed)) in values.iter_mut().zip(embeds).enumerate() {
+        *v += (scale(i / head_dim) * f64::from(*embed)) as f32;
+    }
+    out
+}
+
 /// What [`crate::ops::rope_append`] does to one row: returns its prepared queries
 /// `[heads head_dim]`, keys and values `[kv_heads head_dim]`.
 pub fn rope_row(

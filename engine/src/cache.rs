@@ -9,6 +9,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
+use crate::weights::WEIGHT_FILES;
 use crate::{Error, Result};
 
 /// The environment variable that names the cache's root.
@@ -22,8 +23,6 @@ const MAX_PART_BYTES: usize = 255;
 const MAX_PARTS: usize = 6;
 /// Names that Windows gives to devices in every folder.
 const RESERVED: [&str; 4] = ["CON", "PRN", "AUX", "NUL"];
-/// Files that make a folder a Hugging Face checkpoint, whole or damaged.
-const WEIGHT_FILES: [&str; 2] = ["model.safetensors", "model.safetensors.index.json"];
 
 /// The folder that holds the models.
 #[derive(Clone, Debug)]
@@ -314,6 +313,7 @@ impl FolderContents {
             contents.modified = contents.modified.max(metadata.modified().unwrap_or(SystemTime::UNIX_EPOCH));
             let name = entry.file_name();
             contents.has_config |= name == "config.json";
+            // Files that make a folder a Hugging Face checkpoint, whole or damaged.
             contents.has_weights |= WEIGHT_FILES.iter().any(|file| name == *file);
             if is_gguf(&path) {
                 contents.ggufs.push(path);

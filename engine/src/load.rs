@@ -118,9 +118,9 @@ impl<'a> Weights<'a> {
             let [first, ..] = run else { continue };
             let rows = run.iter().map(|t| t.shape[0]).sum();
             weights.push(if run.len() == 1 {
-                self.matrix(first.format, rows, input, first.bytes)?
+                self.matrix(first.format, rows, input, &first.bytes)?
             } else {
-                let bytes = run.iter().flat_map(|t| t.bytes).copied().collect::<Vec<u8>>();
+                let bytes = run.iter().flat_map(|t| &*t.bytes).copied().collect::<Vec<u8>>();
                 self.matrix(first.format, rows, input, &bytes)?
             });
             run.iter().for_each(|t| self.done(t));
@@ -143,13 +143,24 @@ impl<'a> Weights<'a> {
         Ok(Linear { weights, bias, precision: self.placement.precision })
     }
 
+    /// The matrix `name` `[out, in]` that is stored under its bare name, without `.weight`.
+    ///
+    /// # Errors
+    /// As [`Self::linear`].
+    pub fn parameter(&self, name: &str, out: usize, input: usize) -> Result<Linear> {
+        let tensor = self.tensor(name, &[out, input])?;
+        let weight = self.matrix(tensor.format, out, input, &tensor.bytes)?;
+        self.done(&tensor);
+        Ok(Linear { weights: vec![weight], bias: None, precision: self.placement.precision })
+    }
+
     /// The embedding table `name`, `[vocab_size, hidden_size]`.
     ///
     /// # Errors
     /// As [`Self::linear`].
     pub fn embedding(&self, name: &str, vocab_size: usize, hidden_size: usize) -> Result<Embedding> {
         let tensor = self.tensor(&format!("{name}.weight"), &[vocab_size, hidden_size])?;
-        let weight = self.matrix(tensor.format, vocab_size, hidden_size, tensor.bytes)?;
+        let weight = self.matrix(tensor.format, vocab_size, hidden_size, &tensor.bytes)?;
         self.done(&tensor);
         Ok(Embedding { weight })
     }
@@ -159,9 +170,17 @@ impl<'a> Weights<'a> {
     /// # Errors
     /// As [`Self::linear`].
     pub fn host_vector(&self, name: &str, length: usize) -> Result<Vec<f32>> {
-        let tensor = self.tensor(name, &[length])?;
-        let mut values = vec![0.0; length];
-        tensor.format.dequantize(tensor.bytes, &mut values);
+        self.host_tensor(name, &[length])
+    }
+
+    /// The elements of the tensor `name` in float32, on the host.
+    ///
+    /// # Errors
+    /// As [`Self::linear`].
+    pub fn host_tensor(&self, name: &str, shape: &[usize]) -> Result<Vec<f32>> {
+        let tensor = self.tensor(name, shape)?;
+        let mut values = vec![0.0; shape.iter().product()];
+        tensor.format.dequantize(&tensor.bytes, &mut values);
         self.done(&tensor);
         Ok(values)
     }
@@ -171,8 +190,19 @@ impl<'a> Weights<'a> {
     /// # Errors
     /// As [`Self::linear`].
     pub fn vector(&self, name: &str, length: usize) -> Result<Tensor<1>> {
-        let values = self.host_vector(name, length)?;
-        Ok(Tensor::from_data(TensorData::new(values, [length]), (&self.placement.device, DType::F32)))
+        self.float_tensor(name, [length])
+    }
+
+    /// The tensor `name` in float32.
+    ///
+    /// # Errors
+    /// As [`Self::linear`].
+    pub fn float_tensor<const D: usize>(&self, name: &str, shape: [usize; D]) -> Result<Tensor<D>> {
+        let values = self.host_tensor(name, &shape)?;
+        let count = values.len();
+        // One axis, then a view: more axes may be allocated with padded rows.
+        let line = Tensor::<1>::from_data(TensorData::new(values, [count]), (&self.placement.device, DType::F32));
+        Ok(line.reshape(shape))
     }
 
     /// The norm `name`, with weight `[hidden_size]`.

@@ -50,7 +50,9 @@ pub fn describe(checkpoint: &Checkpoint) -> Result<&'static str> {
 fn prepare(checkpoint: &Checkpoint, options: &LoadOptions) -> Result<Ready> {
     let config = Config::new(checkpoint.config());
     let architecture = registry::detect(&config)?;
-    let max_context = config.size_or("max_position_embeddings", DEFAULT_CONTEXT)?;
+    // Parcae's name for it.
+    let block_size = config.size_or("block_size", DEFAULT_CONTEXT)?;
+    let max_context = config.size_or("max_position_embeddings", block_size)?;
     let context = match options.context {
         None => max_context.min(DEFAULT_CONTEXT),
         Some(context) if (16..=max_context).contains(&context) => context,

@@ -14,9 +14,10 @@ pub(crate) type Loader = fn(&Config<'_>, &Weights<'_>) -> Result<Box<dyn Languag
 pub(crate) struct Architecture {
     /// Name shown to users.
     pub(crate) name: &'static str,
-    /// `architectures[0]` of its `config.json`.
+    /// `architectures[0]` of its `config.json`, or `_class_name` where that is absent.
     pub(crate) class: &'static str,
-    /// `model_type` of its `config.json`, or `general.architecture` of its GGUF.
+    /// `model_type` of its `config.json`, or `general.architecture` of its GGUF, or
+    /// `model_class_name` where both are absent.
     pub(crate) model_types: &'static [&'static str],
     pub(crate) load: Loader,
 }
@@ -25,6 +26,7 @@ pub(crate) struct Architecture {
 pub(crate) const ARCHITECTURES: &[Architecture] = &[
     Architecture { name: "llama", class: "LlamaForCausalLM", model_types: &["llama"], load: llm::llama::load },
     Architecture { name: "mistral", class: "MistralForCausalLM", model_types: &["mistral"], load: llm::mistral::load },
+    Architecture { name: "parcae", class: "ParcaeConfig", model_types: &["Parcae"], load: llm::parcae::load },
     Architecture { name: "qwen3", class: "Qwen3ForCausalLM", model_types: &["qwen3"], load: llm::qwen3::load },
     Architecture { name: "smollm3", class: "SmolLM3ForCausalLM", model_types: &["smollm3"], load: llm::smollm3::load },
 ];
@@ -35,7 +37,8 @@ pub(crate) const ARCHITECTURES: &[Architecture] = &[
 /// [`Error::UnknownArchitecture`] listing those known.
 pub(crate) fn detect(config: &Config<'_>) -> Result<&'static Architecture> {
     let class = config.value("architectures").and_then(|v| v.get(0)).and_then(|v| v.as_str());
-    let model_type = config.str("model_type");
+    let class = class.or_else(|| config.str("_class_name"));
+    let model_type = config.str("model_type").or_else(|| config.str("model_class_name"));
     ARCHITECTURES
         .iter()
         .find(|a| class == Some(a.class))

@@ -152,8 +152,9 @@ fn decode_equals_full_recompute() {
 #[test]
 fn batches_equal_single_runs() {
     on_every_device(|device| {
-        for case in
-            language_model_cases().iter().filter(|c| ["mistral_a", "qwen3_a", "gguf_llama_q4_k_m"].contains(&&*c.name))
+        for case in language_model_cases()
+            .iter()
+            .filter(|c| ["mistral_a", "qwen3_a", "gguf_llama_q4_k_m", "parcae_a"].contains(&&*c.name))
         {
             let model = load(case, device, 4, Some(64));
             let golden = &case.golden;

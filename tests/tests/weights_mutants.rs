@@ -10,7 +10,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use atelico_engine::weights::{GgufValue, TensorInfo, WeightError, gguf, safetensors};
+use atelico_engine::weights::{GgufValue, TensorInfo, WeightError, gguf, safetensors, torch};
 use weights_support::{ARRAY, Gguf, array, case, string, tiny_llama};
 
 const MUTANTS: usize = 300_000;
@@ -497,6 +497,86 @@ fn safetensors_mutants() {
             "PartialBlock",
             "SizeMismatch",
             "OutOfBounds",
+            "Overlap",
+        ],
+    );
+}
+
+// torch -----------------------------------------------------------------------------------------
+
+/// Accepted tensors lie in the file and claim no more bytes than it has; those of one storage may
+/// share theirs.
+fn run_torch(tally: &mut Tally, bytes: &[u8]) {
+    tally.run(bytes, torch::parse, |tensors| {
+        for tensor in tensors {
+            let info = &tensor.info;
+            assert!(info.begin.checked_add(1).is_some_and(|n| n <= bytes.len() as u64), "{info:?} leaves the file");
+            assert!(info.bytes <= bytes.len() as u64, "{info:?} claims more than the file");
+            if tensor.strides.is_none() {
+                assert!(info.begin + info.bytes <= bytes.len() as u64, "{info:?} leaves the file");
+            }
+        }
+    });
+}
+
+#[test]
+fn torch_mutants() {
+    let start = Instant::now();
+    let mut tally = Tally::default();
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/torch/tiny.bin");
+    let file = std::fs::read(path).unwrap();
+    run_torch(&mut tally, &file);
+    assert_eq!(tally.accepted, 1);
+    (0..file.len()).for_each(|end| run_torch(&mut tally, &file[..end]));
+    let mut buffer = file.clone();
+    for bit in 0..file.len() * 8 {
+        buffer[bit / 8] ^= 1 << (bit % 8);
+        run_torch(&mut tally, &buffer);
+        buffer[bit / 8] ^= 1 << (bit % 8);
+    }
+    // The pickle and the directory: what lies between them is padding and elements.
+    let position = |needle: &[u8]| file.windows(needle.len()).position(|window| window == needle).unwrap();
+    let pickle = position(b"\x80\x02");
+    // The next entry's header follows the pickle.
+    let next = file[pickle..].windows(4).position(|window| window == b"PK\x03\x04").unwrap();
+    let (pickle, directory) = (pickle..pickle + next, position(b"PK\x01\x02"));
+    let mut random = Random(3);
+    while tally.mutants < MUTANTS {
+        let mut mutant = file.clone();
+        for _ in 0..=random.below(3) {
+            let range = if random.below(3) == 0 { directory..file.len() } else { pickle.clone() };
+            let at = range.start + random.below(range.len() - 8);
+            match random.below(4) {
+                0 => mutant[at] = random.next() as u8,
+                // Operations and small numbers of this file turn into one another.
+                1 => mutant[at] = *random.pick(&file[pickle.clone()]),
+                2 => {
+                    let width = *random.pick(&[2, 4, 8]);
+                    let old = number(&file[at..at + width]);
+                    let new = random.edge(old, file.len());
+                    mutant[at..at + width].copy_from_slice(&new.to_le_bytes()[..width]);
+                }
+                _ => {
+                    let from = range.start + random.below(range.len() - 8);
+                    let length = 1 + random.below(8);
+                    mutant.copy_within(from..from + length, at);
+                }
+            }
+        }
+        run_torch(&mut tally, &mutant);
+    }
+    tally.check(
+        start.elapsed(),
+        &[
+            "NotZip",
+            "Zip",
+            "ZipEntry",
+            "Truncated",
+            "PickleGlobal",
+            "PickleOpcode",
+            "Pickle",
+            "TorchTensor",
+            "NotUtf8",
             "Overlap",
         ],
     );

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use atelico_engine::Error;
 use atelico_engine::text::{ChatTemplate, Tokenizer};
-use atelico_engine::weights::Checkpoint;
+use atelico_engine::weights::{Checkpoint, TensorSummary};
 use clap::Args;
 use serde_json::{Value, json};
 
@@ -32,18 +32,10 @@ pub(crate) struct InspectArgs {
     format: Format,
 }
 
-/// A tensor's header.
-struct TensorRow {
-    name: String,
-    format: &'static str,
-    shape: Vec<usize>,
-    bytes: usize,
-}
-
 pub(crate) fn run(args: &InspectArgs) -> Result<(), CliError> {
     let located = model::locate(args.model.as_deref())?;
     let checkpoint = Checkpoint::open(&located.path).map_err(Error::from)?;
-    let tensors = tensors(&checkpoint)?;
+    let tensors: Vec<_> = checkpoint.summaries().collect();
     // A checkpoint whose text side is damaged still has tensors to look at: the error is shown.
     let tokenizer = read_tokenizer(&checkpoint).map_err(|error| error.to_string());
     let template = read_template(&checkpoint).map_err(|error| error.to_string());
@@ -90,19 +82,6 @@ pub(crate) fn run(args: &InspectArgs) -> Result<(), CliError> {
     }
 }
 
-fn tensors(checkpoint: &Checkpoint) -> Result<Vec<TensorRow>, Error> {
-    let row = |name: &str| {
-        let tensor = checkpoint.tensor(name)?;
-        Ok(TensorRow {
-            name: name.to_owned(),
-            format: tensor.format.name(),
-            shape: tensor.shape.clone(),
-            bytes: tensor.bytes.len(),
-        })
-    };
-    checkpoint.names().map(row).collect()
-}
-
 fn read_tokenizer(checkpoint: &Checkpoint) -> Result<Option<Tokenizer>, Error> {
     match (checkpoint.gguf(), checkpoint.folder()) {
         (Some(metadata), _) => Tokenizer::from_gguf(metadata),
@@ -123,9 +102,9 @@ fn error_json(error: &String) -> Value {
     json!({"error": error})
 }
 
-fn tensor_json(tensor: &TensorRow) -> Value {
-    let TensorRow { name, format, shape, bytes } = tensor;
-    json!({"name": name, "format": format, "shape": shape, "bytes": bytes})
+fn tensor_json(tensor: &TensorSummary<'_>) -> Value {
+    let TensorSummary { name, dtype, shape, bytes } = tensor;
+    json!({"name": name, "format": dtype.name(), "shape": shape, "bytes": bytes})
 }
 
 fn tokenizer_json(tokenizer: &Tokenizer) -> Value {
@@ -150,12 +129,12 @@ fn tokenizer_text(tokenizer: &Tokenizer) -> String {
     )
 }
 
-fn summary_text(name: &str, checkpoint: &Checkpoint, tensors: &[TensorRow]) -> String {
+fn summary_text(name: &str, checkpoint: &Checkpoint, tensors: &[TensorSummary<'_>]) -> String {
     let mut by_format: BTreeMap<&str, (usize, u64)> = BTreeMap::new();
     for tensor in tensors {
-        let (count, bytes) = by_format.entry(tensor.format).or_default();
+        let (count, bytes) = by_format.entry(tensor.dtype.name()).or_default();
         *count += 1;
-        *bytes += tensor.bytes as u64;
+        *bytes += tensor.bytes;
     }
     let formats: Vec<_> = by_format
         .iter()
@@ -185,16 +164,16 @@ fn pretty(value: &Value) -> String {
     shown
 }
 
-fn tensors_text(tensors: &[TensorRow]) -> String {
+fn tensors_text(tensors: &[TensorSummary<'_>]) -> String {
     let rows: Vec<_> = tensors
         .iter()
         .map(|tensor| {
             let shape: Vec<_> = tensor.shape.iter().map(ToString::to_string).collect();
             [
-                output::printable(&tensor.name),
-                tensor.format.to_owned(),
+                output::printable(tensor.name),
+                tensor.dtype.name().to_owned(),
                 format!("[{}]", shape.join(", ")),
-                output::human_bytes(tensor.bytes as u64),
+                output::human_bytes(tensor.bytes),
             ]
         })
         .collect();

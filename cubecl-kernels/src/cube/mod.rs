@@ -15,6 +15,7 @@ mod rope;
 mod runs;
 mod sample;
 mod unpack;
+mod value_embed;
 
 use burn::tensor::{DType, Shape};
 use burn_cubecl::kernel::into_contiguous;

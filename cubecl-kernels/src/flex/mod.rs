@@ -16,6 +16,7 @@ pub(crate) mod sample;
 mod simd;
 pub(crate) mod tensor;
 mod unpack;
+pub(crate) mod value_embed;
 
 #[cfg(test)]
 mod test_data;

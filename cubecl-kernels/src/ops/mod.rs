@@ -14,6 +14,7 @@ mod read;
 mod rope;
 mod sample;
 mod support;
+mod value_embed;
 mod weight;
 
 pub use activation::silu_mul;
@@ -29,6 +30,7 @@ pub use rope::{RopePairing, RopeSpec, rope_append};
 pub use sample::IN_PROMPT;
 pub use sample::{SAMPLE_PARAMS, SampleOutput, SampleSpec, SampleState, sample};
 pub use support::{multiplies, stores};
+pub use value_embed::add_value_embeds;
 pub use weight::{MatrixSpec, Weight, is_cpu};
 
 #[cfg(feature = "cube")]
@@ -47,3 +49,5 @@ pub(crate) use norm::NormOps;
 pub(crate) use rope::RopeOps;
 #[cfg(feature = "cube")]
 pub(crate) use sample::SampleOps;
+#[cfg(feature = "cube")]
+pub(crate) use value_embed::ValueEmbedOps;

@@ -156,6 +156,12 @@ impl Rope {
             table.extend(angles.clone().map(|a| a.cos() as f32 * scale));
             table.extend(angles.map(|a| a.sin() as f32 * scale));
         }
+        Self::from_table(table, head_dim, device)
+    }
+
+    /// The rows of a finished table, `head_dim / 2` cosines and then as many sines each.
+    pub fn from_table(table: Vec<f32>, head_dim: usize, device: &Device) -> Self {
+        let context = table.len() / head_dim;
         // One axis, then a view: two axes may be allocated with padded rows.
         let table = Tensor::<1>::from_data(TensorData::new(table, [context * head_dim]), (device, DType::F32));
         Self { table: table.reshape([context, head_dim]) }

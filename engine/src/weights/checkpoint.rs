@@ -1,5 +1,6 @@
 //! An opened checkpoint: its configuration and its tensors.
 
+use std::borrow::Cow;
 use std::path::{Path, PathBuf};
 
 use indexmap::IndexMap;
@@ -10,7 +11,7 @@ use super::folder::{self, Contents};
 use super::gguf::{self, GgufMetadata};
 use super::mapped::MappedFile;
 use super::tensor_info::{StoredType, TensorInfo};
-use super::{Format, WeightError, names, safetensors};
+use super::{Format, WeightError, mlx, names, safetensors, torch};
 
 /// A checkpoint on disk, mapped and checked.
 #[derive(Debug)]
@@ -25,11 +26,31 @@ pub struct Checkpoint {
     tensors: IndexMap<String, Located>,
 }
 
-/// A tensor and the index of its file.
+/// A tensor, the index of its file, and how its bytes lie there.
 #[derive(Debug)]
 struct Located {
     file: usize,
     info: TensorInfo,
+    layout: Layout,
+}
+
+/// How a file holds a tensor's elements.
+#[derive(Debug)]
+enum Layout {
+    /// In order, as they are handed out.
+    Plain,
+    /// Some way apart along each dimension: a view of a torch storage.
+    Strided(Vec<u64>),
+    /// As one of three tensors of MLX.
+    OneBit(Box<OneBit>),
+}
+
+/// The tensors that make a matrix in MLX's one-bit form.
+#[derive(Debug)]
+struct OneBit {
+    words: TensorInfo,
+    scales: Located,
+    biases: Located,
 }
 
 /// A tensor as it is stored: packed blocks or plain floats, in row-major order.
@@ -41,10 +62,13 @@ pub struct StoredTensor<'a> {
     pub format: Format,
     /// The shape, outermost dimension first: `[out, in]` for a matrix.
     pub shape: Vec<usize>,
-    /// The blocks, little-endian, not necessarily aligned to the element size.
-    pub bytes: &'a [u8],
+    /// The blocks, little-endian, not necessarily aligned to the element size. Borrowed from the
+    /// mapped file where that holds them in this order.
+    pub bytes: Cow<'a, [u8]>,
     file: usize,
+    /// The part of the file that holds them.
     begin: usize,
+    stored_bytes: usize,
 }
 
 /// A tensor's name, type and size, for listings.
@@ -56,7 +80,7 @@ pub struct TensorSummary<'a> {
     pub dtype: StoredType,
     /// The shape, outermost dimension first.
     pub shape: &'a [u64],
-    /// Bytes in the file.
+    /// Bytes of its elements.
     pub bytes: u64,
 }
 
@@ -76,13 +100,17 @@ impl Checkpoint {
             return Err(WeightError::NotACheckpoint { path: path.into(), problem });
         }
         match folder::contents(path)? {
-            Contents::Single => Self::open_folder(path, None),
-            Contents::Sharded => Self::open_folder(path, Some(folder::read_index(&path.join(folder::INDEX))?)),
+            Contents::Single(file) => Self::open_folder(path, &[(file.to_owned(), Vec::new())], file),
+            Contents::Sharded(index) => {
+                let shards: Vec<_> = folder::read_index(&path.join(index))?.into_iter().collect();
+                Self::open_folder(path, &shards, index)
+            }
             Contents::Gguf(file) => Self::open_gguf(&file),
         }
     }
 
-    fn open_folder(path: &Path, shards: Option<IndexMap<String, Vec<String>>>) -> Result<Self, WeightError> {
+    /// Opens the `shards` of a folder, each with the tensors that `index` says it holds.
+    fn open_folder(path: &Path, shards: &[(String, Vec<String>)], index: &str) -> Result<Self, WeightError> {
         let generation_config = path.join(folder::GENERATION_CONFIG);
         let mut checkpoint = Self {
             path: path.to_path_buf(),
@@ -96,19 +124,52 @@ impl Checkpoint {
             files: Vec::new(),
             tensors: IndexMap::new(),
         };
-        let shards = shards.unwrap_or_else(|| IndexMap::from([(folder::SINGLE.to_owned(), Vec::new())]));
         for (shard, expected) in shards {
-            let file = MappedFile::open(&path.join(&shard))?;
-            let tensors = safetensors::parse(file.path(), file.bytes())?;
-            checkpoint.add_file(file, tensors.into_iter().map(|info| (info.name.clone(), info)))?;
+            let file = MappedFile::open(&path.join(shard))?;
+            if index.starts_with(folder::TORCH) {
+                let layout = |strides: Option<_>| strides.map_or(Layout::Plain, Layout::Strided);
+                let tensors = torch::parse(file.path(), file.bytes())?.into_iter();
+                checkpoint.add_file(file, tensors.map(|t| (t.info.name.clone(), t.info, layout(t.strides))))?;
+            } else {
+                let tensors = safetensors::parse(file.path(), file.bytes())?.into_iter();
+                checkpoint.add_file(file, tensors.map(|info| (info.name.clone(), info, Layout::Plain)))?;
+            }
             let held = checkpoint.files.len() - 1;
             let holds = |name: &String| checkpoint.tensors.get(name).is_some_and(|tensor| tensor.file == held);
-            if let Some(tensor) = expected.into_iter().find(|name| !holds(name)) {
-                let file = path.join(folder::INDEX);
+            if let Some(tensor) = expected.iter().find(|name| !holds(name)) {
+                let (file, tensor, shard) = (path.join(index), tensor.clone(), shard.clone());
                 return Err(WeightError::ShardLacksTensor { file, tensor, shard });
             }
         }
+        if mlx::is_one_bit(&checkpoint.config) {
+            checkpoint.join_one_bit();
+        }
         Ok(checkpoint)
+    }
+
+    /// Makes one tensor of each three that hold a matrix in MLX's one-bit form.
+    fn join_one_bit(&mut self) {
+        let mut rest = std::mem::take(&mut self.tensors);
+        let names: Vec<String> = rest.keys().cloned().collect();
+        for name in names {
+            let Some(words) = rest.swap_remove(&name) else { continue };
+            let sibling = |kind| Some(format!("{}.{kind}", name.strip_suffix(".weight")?));
+            let keys = sibling("scales").zip(sibling("biases"));
+            let packed = keys.as_ref().and_then(|(scales, biases)| {
+                mlx::packed(&words.info, &rest.get(scales)?.info, &rest.get(biases)?.info)
+            });
+            let parts = keys
+                .filter(|_| packed.is_some())
+                .and_then(|(scales, biases)| rest.swap_remove(&scales).zip(rest.swap_remove(&biases)));
+            let tensor = match (packed, parts) {
+                (Some(info), Some((scales, biases))) => {
+                    let layout = Layout::OneBit(Box::new(OneBit { words: words.info, scales, biases }));
+                    Located { file: words.file, info, layout }
+                }
+                _ => words,
+            };
+            self.tensors.insert(name, tensor);
+        }
     }
 
     fn open_gguf(path: &Path) -> Result<Self, WeightError> {
@@ -154,8 +215,10 @@ impl Checkpoint {
         };
         for (file, header) in parts {
             let tensors = header.tensors.into_iter();
-            checkpoint
-                .add_file(file, tensors.map(|info| (names::hugging_face_name(&architecture, &info.name), info)))?;
+            checkpoint.add_file(
+                file,
+                tensors.map(|info| (names::hugging_face_name(&architecture, &info.name), info, Layout::Plain)),
+            )?;
         }
         checkpoint.check_split_total()?;
         Ok(checkpoint)
@@ -176,12 +239,12 @@ impl Checkpoint {
     fn add_file(
         &mut self,
         file: MappedFile,
-        tensors: impl Iterator<Item = (String, TensorInfo)>,
+        tensors: impl Iterator<Item = (String, TensorInfo, Layout)>,
     ) -> Result<(), WeightError> {
         let index = self.files.len();
-        for (name, info) in tensors {
+        for (name, info, layout) in tensors {
             match self.tensors.entry(name) {
-                Entry::Vacant(entry) => drop(entry.insert(Located { file: index, info })),
+                Entry::Vacant(entry) => drop(entry.insert(Located { file: index, info, layout })),
                 // Within a file only the mapping of GGUF names can make two names one.
                 Entry::Occupied(entry) if entry.get().file == index => {
                     return Err(WeightError::NameCollision { file: file.path().into(), name: entry.key().clone() });
@@ -247,26 +310,61 @@ impl Checkpoint {
     /// The tensor of this Hugging Face name.
     ///
     /// # Errors
-    /// [`WeightError::MissingTensor`], [`WeightError::UnsupportedType`], and
+    /// [`WeightError::MissingTensor`], [`WeightError::UnsupportedType`],
+    /// [`WeightError::Quantization`] for values that its form can't hold, and
     /// [`WeightError::Changed`] when the file was cut or grew since it was opened.
     pub fn tensor(&self, name: &str) -> Result<StoredTensor<'_>, WeightError> {
         let missing = || WeightError::MissingTensor { path: self.path.clone(), tensor: name.to_owned() };
-        let Located { file: index, info } = self.tensors.get(name).ok_or_else(missing)?;
+        let Located { file: index, info, layout } = self.tensors.get(name).ok_or_else(missing)?;
         let file = &self.files[*index];
         let StoredType::Known(format) = info.dtype else {
-            let found = info.dtype.name().to_owned();
+            let found = match mlx::unread(&self.config).filter(|_| info.dtype.name() == "U32") {
+                Some(settings) => format!("{} {settings}", info.dtype.name()),
+                None => info.dtype.name().to_owned(),
+            };
             return Err(WeightError::UnsupportedType { file: file.path().into(), tensor: name.to_owned(), found });
         };
         file.check_length()?;
         // The header was checked against the map, whose length fits usize.
-        let (begin, len) = (info.begin as usize, info.bytes as usize);
+        let begin = info.begin as usize;
+        let (bytes, stored_bytes) = match layout {
+            Layout::Plain => (Cow::Borrowed(file_bytes(file, info)), info.bytes as usize),
+            Layout::Strided(strides) => {
+                let elements = torch::gather(&file.bytes()[begin..], format.block_bytes(), &info.shape, strides);
+                (Cow::Owned(elements), info.bytes as usize)
+            }
+            Layout::OneBit(parts) => (Cow::Owned(self.one_bit_blocks(name, file, parts)?), parts.words.bytes as usize),
+        };
         Ok(StoredTensor {
             name: name.to_owned(),
             format,
             shape: info.shape.iter().map(|&size| size as usize).collect(),
-            bytes: &file.bytes()[begin..begin + len],
+            bytes,
             file: *index,
             begin,
+            stored_bytes,
+        })
+    }
+
+    fn one_bit_blocks(&self, name: &str, file: &MappedFile, parts: &OneBit) -> Result<Vec<u8>, WeightError> {
+        let bytes = |part: &Located| {
+            let file = &self.files[part.file];
+            file.check_length().map(|()| file_bytes(file, &part.info))
+        };
+        let StoredType::Known(format) = parts.scales.info.dtype else {
+            let (path, found) = (file.path().into(), parts.scales.info.dtype.name().to_owned());
+            return Err(WeightError::UnsupportedType { file: path, tensor: parts.scales.info.name.clone(), found });
+        };
+        let triple = mlx::Triple {
+            words: file_bytes(file, &parts.words),
+            scales: bytes(&parts.scales)?,
+            biases: bytes(&parts.biases)?,
+            format,
+        };
+        mlx::to_blocks(&triple).map_err(|problem| WeightError::Quantization {
+            file: file.path().into(),
+            tensor: name.to_owned(),
+            problem,
         })
     }
 
@@ -274,7 +372,7 @@ impl Checkpoint {
     /// copied, so that loading does not hold the weights twice; reading it again loads it anew.
     pub fn release(&self, tensor: &StoredTensor<'_>) {
         if let Some(file) = self.files.get(tensor.file) {
-            file.release(tensor.begin, tensor.bytes.len());
+            file.release(tensor.begin, tensor.stored_bytes);
         }
     }
 
@@ -300,4 +398,9 @@ impl Checkpoint {
         let stated = self.gguf.as_ref().and_then(|gguf| gguf::file_type_name(gguf.get("general.file_type")?.as_u64()?));
         stated.filter(|mix| mix.starts_with(main)).unwrap_or(main).to_owned()
     }
+}
+
+/// The bytes of a tensor whose place was checked when its file was opened.
+fn file_bytes<'a>(file: &'a MappedFile, info: &TensorInfo) -> &'a [u8] {
+    &file.bytes()[info.begin as usize..(info.begin + info.bytes) as usize]
 }

@@ -109,6 +109,42 @@ pub enum WeightError {
     #[error("{file}: bytes {begin} to {end} of the data belong to no tensor", file = file.display())]
     Hole { file: PathBuf, begin: u64, end: u64 },
 
+    /// A `pytorch_model.bin` that is no zip archive.
+    #[error("{file}: starts with {found:02x?}; a file of torch.save is a zip archive (\"PK\")", file = file.display())]
+    NotZip { file: PathBuf, found: Vec<u8> },
+    /// A file of torch before 1.6, which is a pickle without an archive around it.
+    #[error(
+        "{file}: written in the form of torch before 1.6, which is not read; convert it with \
+         `torch.save(torch.load(file, weights_only=True), file)`",
+        file = file.display()
+    )]
+    LegacyTorch { file: PathBuf },
+    /// The archive around a torch file is damaged.
+    #[error("{file}: {problem}", file = file.display())]
+    Zip { file: PathBuf, problem: String },
+    /// An entry of the archive is damaged or stored in a way that torch does not write.
+    #[error("{file}: archive entry `{entry}` {problem}", file = file.display())]
+    ZipEntry { file: PathBuf, entry: String, problem: String },
+    /// A pickle names a class or function that a file of tensors does not need.
+    #[error(
+        "{file}: the pickle names `{global}` (byte {offset}), which is not among the names that describe tensors; \
+         nothing of it was executed",
+        file = file.display()
+    )]
+    PickleGlobal { file: PathBuf, offset: u64, global: String },
+    /// A pickle operation that a file of tensors does not need.
+    #[error("{file}: pickle operation {found:#04x} at byte {offset} is not read", file = file.display())]
+    PickleOpcode { file: PathBuf, offset: u64, found: u8 },
+    /// A pickle that does not build a dict of tensors.
+    #[error("{file}: pickle, byte {offset}: {problem}", file = file.display())]
+    Pickle { file: PathBuf, offset: u64, problem: String },
+    /// A tensor of a torch file that does not fit its storage.
+    #[error("{file}: tensor `{tensor}`: {problem}", file = file.display())]
+    TorchTensor { file: PathBuf, tensor: String, problem: String },
+    /// A quantized tensor whose values are not of the form that is read.
+    #[error("{file}: tensor `{tensor}`: {problem}", file = file.display())]
+    Quantization { file: PathBuf, tensor: String, problem: String },
+
     /// A tensor name that occurs twice.
     #[error("{file}: tensor `{tensor}` occurs twice", file = file.display())]
     DuplicateTensor { file: PathBuf, tensor: String },

@@ -16,26 +16,34 @@ const MAX_INDEX_BYTES: u64 = 64 << 20;
 
 pub(super) const CONFIG: &str = "config.json";
 pub(super) const GENERATION_CONFIG: &str = "generation_config.json";
-pub(super) const SINGLE: &str = "model.safetensors";
-pub(super) const INDEX: &str = "model.safetensors.index.json";
+/// What the names of torch files begin with.
+pub(super) const TORCH: &str = "pytorch_model.bin";
+/// Weight files of a whole model, each beside the index of the same in shards; the first that is
+/// there counts.
+const WEIGHTS: [(&str, &str); 2] =
+    [("model.safetensors", "model.safetensors.index.json"), (TORCH, "pytorch_model.bin.index.json")];
+/// All files that make a folder a Hugging Face checkpoint.
+pub(crate) const WEIGHT_FILES: [&str; 4] = [WEIGHTS[0].0, WEIGHTS[0].1, WEIGHTS[1].0, WEIGHTS[1].1];
 
 /// What a checkpoint folder holds.
 pub(super) enum Contents {
-    /// `model.safetensors`.
-    Single,
-    /// Shards and their index.
-    Sharded,
+    /// A file of all weights.
+    Single(&'static str),
+    /// Shards and the index of this name.
+    Sharded(&'static str),
     /// One GGUF model: a file, or the first part of a split one.
     Gguf(PathBuf),
 }
 
 /// Looks at the file names of `folder`.
 pub(super) fn contents(folder: &Path) -> Result<Contents, WeightError> {
-    if folder.join(SINGLE).is_file() {
-        return Ok(Contents::Single);
-    }
-    if folder.join(INDEX).is_file() {
-        return Ok(Contents::Sharded);
+    for (single, index) in WEIGHTS {
+        if folder.join(single).is_file() {
+            return Ok(Contents::Single(single));
+        }
+        if folder.join(index).is_file() {
+            return Ok(Contents::Sharded(index));
+        }
     }
     let mut ggufs = Vec::new();
     let io = |source| WeightError::Io { file: folder.to_path_buf(), source };
@@ -47,7 +55,7 @@ pub(super) fn contents(folder: &Path) -> Result<Contents, WeightError> {
     }
     ggufs.sort();
     let problem = match ggufs.as_slice() {
-        [] => format!("the folder holds no `{SINGLE}`, `{INDEX}` or `.gguf` file"),
+        [] => format!("the folder holds no `{}` or `.gguf` file", WEIGHT_FILES.join("`, `")),
         [one] => return Ok(Contents::Gguf(one.clone())),
         [first, ..] if super::gguf::is_split_set(&ggufs) => return Ok(Contents::Gguf(first.clone())),
         several => {

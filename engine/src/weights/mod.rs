@@ -1,4 +1,5 @@
-//! Checkpoint readers: Hugging Face folders (safetensors) and GGUF files behind one interface.
+//! Checkpoint readers: Hugging Face folders (safetensors or torch) and GGUF files behind one
+//! interface.
 //!
 //! [`Checkpoint::open`] maps the files and checks every length, offset, shape and type of their
 //! headers against the bytes that are there before anything is allocated for them. Tensors are
@@ -11,12 +12,15 @@ mod error;
 mod folder;
 pub mod gguf;
 mod mapped;
+mod mlx;
 pub mod names;
 pub mod safetensors;
 mod tensor_info;
+pub mod torch;
 
 pub use atelico_kernels::formats::Format;
 pub use checkpoint::{Checkpoint, StoredTensor, TensorSummary};
 pub use error::WeightError;
+pub(crate) use folder::WEIGHT_FILES;
 pub use gguf::{GgufArray, GgufMetadata, GgufValue};
 pub use tensor_info::{MAX_TENSORS, StoredType, TensorInfo};

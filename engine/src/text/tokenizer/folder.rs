@@ -9,6 +9,10 @@ use tokenizers::AddedToken;
 use super::{Affixes, NamedToken, Specials, Tokenizer, guarded};
 use crate::{Error, Result};
 
+/// The texts of the tokens that start and end a text where no file beside `tokenizer.json` names
+/// them: Parcae's is released alone.
+const UNNAMED: [(&str, &str); 2] = [("bos_token", "<|bos|>"), ("eos_token", "<|eos|>")];
+
 /// Largest tokenizer file read; Gemma's holds 33 MB.
 const MAX_FILE_BYTES: u64 = 512 << 20;
 
@@ -25,12 +29,18 @@ impl Tokenizer {
         let mut encoder = guarded(&what, || tokenizers::Tokenizer::from_bytes(&bytes))?;
         drop(bytes);
 
-        let config = read_json(&folder.join("tokenizer_config.json"))?.unwrap_or_default();
-        add_tokens(&mut encoder, &config)?;
+        let config = read_json(&folder.join("tokenizer_config.json"))?;
         // Older repositories keep the names in a file of their own.
-        let map = read_json(&folder.join("special_tokens_map.json"))?.unwrap_or_default();
+        let map = read_json(&folder.join("special_tokens_map.json"))?;
+        let alone = config.is_none() && map.is_none();
+        let (config, map) = (config.unwrap_or_default(), map.unwrap_or_default());
+        add_tokens(&mut encoder, &config)?;
+        let unnamed = |key: &str| {
+            let (_, text) = UNNAMED.into_iter().find(|(known, _)| alone && *known == key)?;
+            encoder.token_to_id(text).map(|_| text)
+        };
         let named = |key: &str| {
-            let text = token_content(&config[key]).or_else(|| token_content(&map[key]))?;
+            let text = token_content(&config[key]).or_else(|| token_content(&map[key])).or_else(|| unnamed(key))?;
             Some(NamedToken { id: encoder.token_to_id(text), text: text.to_owned() })
         };
         let (bos, eos) = (named("bos_token"), named("eos_token"));
