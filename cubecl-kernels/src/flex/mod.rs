@@ -6,10 +6,12 @@
 pub(crate) mod activation;
 pub(crate) mod attention;
 pub(crate) mod embedding;
+pub(crate) mod interleaved;
 pub(crate) mod linear;
 mod matmul;
 mod matvec;
 pub(crate) mod norm;
+mod pool;
 mod product;
 pub(crate) mod rope;
 pub(crate) mod sample;

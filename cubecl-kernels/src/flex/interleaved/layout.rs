@@ -1,0 +1,175 @@
+//! Rows side by side, and one of them back again.
+
+use rayon::prelude::*;
+
+use super::memory::{Line, Lines};
+use crate::flex::simd::LANES;
+use crate::formats::Format;
+
+/// Which bytes of a block become words and which become separate halves.
+struct Fields {
+    /// Ranges of whole words, `(first byte, words)`.
+    words: &'static [(usize, usize)],
+    /// First bytes of two-byte fields.
+    halves: &'static [usize],
+}
+
+/// The fields of a format's block, if it can be interleaved.
+const fn fields(format: Format) -> Option<Fields> {
+    macro_rules! fields {
+        ($($at:literal: $count:literal),+; $($half:literal),*) => {
+            Some(Fields { words: &[$(($at, $count)),+], halves: &[$($half),*] })
+        };
+    }
+    match format {
+        Format::Q4_0 | Format::IQ4_NL => fields![2: 4; 0],
+        Format::Q4_1 => fields![4: 4; 0, 2],
+        Format::Q5_0 => fields![2: 1, 6: 4; 0],
+        Format::Q5_1 => fields![4: 1, 8: 4; 0, 2],
+        Format::Q8_0 => fields![2: 8; 0],
+        Format::Q2_K => fields![0: 4, 16: 16; 80, 82],
+        Format::Q3_K => fields![0: 8, 32: 16, 96: 3; 108],
+        Format::Q4_K => fields![4: 3, 16: 32; 0, 2],
+        Format::Q5_K => fields![4: 3, 16: 8, 48: 32; 0, 2],
+        Format::Q6_K => Some(Fields { words: &Q6_K_WORDS, halves: &[208] }),
+        Format::IQ4_XS => fields![4: 1, 8: 32; 0, 2],
+        _ => None,
+    }
+}
+
+/// The scales, then what yields the same columns side by side: memory is fastest when it is read
+/// in order. Word `w` of either run of low nibbles, and of the high bits, half by half.
+const Q6_K_WORDS: [(usize, usize); 49] = {
+    let (mut words, mut i) = ([(192, 4); 49], 0);
+    while i < 16 {
+        let (half, w) = (i / 8, i % 8);
+        words[1 + 3 * i] = (64 * half + 4 * w, 1);
+        words[2 + 3 * i] = (64 * half + 32 + 4 * w, 1);
+        words[3 + 3 * i] = (128 + 32 * half + 4 * w, 1);
+        i += 1;
+    }
+    words
+};
+
+impl Fields {
+    fn word_count(&self) -> usize {
+        self.words.iter().map(|(_, count)| count).sum()
+    }
+
+    /// First bytes of the words.
+    fn word_places(&self) -> impl Iterator<Item = usize> {
+        self.words.iter().flat_map(|(first, count)| (0..*count).map(move |i| first + 4 * i))
+    }
+}
+
+/// A matrix `[rows, cols]` in groups of sixteen rows; the last is filled up with zeros.
+///
+/// A group holds the words of its blocks, `[blocks, words, 16]`, then their halves,
+/// `[blocks, halves, 16]`, and ends on a whole line.
+#[derive(Debug)]
+pub(crate) struct Interleaved {
+    pub(super) format: Format,
+    pub(super) rows: usize,
+    pub(super) cols: usize,
+    /// Blocks of a row.
+    blocks: usize,
+    /// Lines of a group, and how many of them are words.
+    group_lines: usize,
+    word_lines: usize,
+    lines: Lines,
+}
+
+/// One group's blocks.
+#[derive(Clone, Copy)]
+pub(super) struct Group<'a> {
+    /// `[blocks, words, 16]`
+    pub(super) words: &'a [Line],
+    /// `[blocks, halves, 16]`
+    pub(super) halves: &'a [[u16; LANES]],
+}
+
+impl Interleaved {
+    /// Whether matrices of the format can be interleaved.
+    pub(crate) const fn supports(format: Format) -> bool {
+        fields(format).is_some()
+    }
+
+    /// Interleaves stored rows; `None` when the format cannot be, or `bytes` is not the matrix.
+    pub(crate) fn new(format: Format, rows: usize, cols: usize, bytes: &[u8]) -> Option<Self> {
+        let fields = fields(format)?;
+        let row_bytes = format.row_bytes(cols)?;
+        if bytes.len() != rows.checked_mul(row_bytes)? || cols == 0 {
+            return None;
+        }
+        let blocks = cols / format.block_len();
+        let word_lines = blocks * fields.word_count();
+        let group_lines = word_lines + (blocks * fields.halves.len()).div_ceil(2);
+        let mut lines = Lines::zeros(rows.div_ceil(LANES) * group_lines);
+        let groups = lines.lines_mut().par_chunks_exact_mut(group_lines);
+        groups.zip(bytes.par_chunks(LANES * row_bytes)).for_each(|(group, rows)| {
+            let (words, halves) = group.split_at_mut(word_lines);
+            let halves: &mut [[u16; LANES]] = bytemuck::cast_slice_mut(halves);
+            for (lane, row) in rows.chunks_exact(row_bytes).enumerate() {
+                let stored = row.chunks_exact(format.block_bytes());
+                for (block, words) in stored.clone().zip(words.chunks_exact_mut(fields.word_count())) {
+                    for (word, at) in words.iter_mut().zip(fields.word_places()) {
+                        word[lane] = u32::from_le_bytes([block[at], block[at + 1], block[at + 2], block[at + 3]]);
+                    }
+                    spread_high_bits(format, &mut words[0][lane]);
+                }
+                for (block, halves) in stored.zip(halves.chunks_exact_mut(fields.halves.len())) {
+                    for (half, at) in halves.iter_mut().zip(fields.halves) {
+                        half[lane] = u16::from_le_bytes([block[*at], block[*at + 1]]);
+                    }
+                }
+            }
+        });
+        Some(Self { format, rows, cols, blocks, group_lines, word_lines, lines })
+    }
+
+    /// Bytes held.
+    pub(crate) fn bytes(&self) -> usize {
+        size_of_val(self.lines.lines())
+    }
+
+    pub(super) fn group(&self, group: usize) -> Group<'_> {
+        let lines = &self.lines.lines()[group * self.group_lines..][..self.group_lines];
+        let (words, halves) = lines.split_at(self.word_lines);
+        Group { words, halves: bytemuck::cast_slice(halves) }
+    }
+
+    /// Writes the stored bytes of one row, [`Format::row_bytes`] of them.
+    pub(crate) fn row(&self, row: usize, out: &mut [u8]) {
+        let Some(fields) = fields(self.format) else { return };
+        let (group, lane) = (self.group(row / LANES), row % LANES);
+        let words = group.words.chunks_exact(fields.word_count());
+        let halves = group.halves.chunks_exact(fields.halves.len());
+        for ((block, words), halves) in out.chunks_exact_mut(self.format.block_bytes()).zip(words).zip(halves) {
+            for (i, (word, at)) in words.iter().zip(fields.word_places()).enumerate() {
+                let mut word = word[lane];
+                if i == 0 {
+                    gather_high_bits(self.format, &mut word);
+                }
+                block[at..at + 4].copy_from_slice(&word.to_le_bytes());
+            }
+            for (half, at) in halves.iter().zip(fields.halves) {
+                block[*at..at + 2].copy_from_slice(&half[lane].to_le_bytes());
+            }
+        }
+    }
+}
+
+/// The fifth bits of a `Q5_0` or `Q5_1` block, bit `4 w + b` for byte `b` of word `w`, move to bit
+/// `8 b + w`, where a shift by `w` and a mask bring them to their bytes.
+fn spread_high_bits(format: Format, bits: &mut u32) {
+    if matches!(format, Format::Q5_0 | Format::Q5_1) {
+        *bits = (0..32).map(|i| (*bits >> i & 1) << (8 * (i % 4) + i / 4)).sum();
+    }
+}
+
+/// The reverse of [`spread_high_bits`].
+fn gather_high_bits(format: Format, bits: &mut u32) {
+    if matches!(format, Format::Q5_0 | Format::Q5_1) {
+        *bits = (0..32).map(|i| (*bits >> (8 * (i % 4) + i / 4) & 1) << i).sum();
+    }
+}
