@@ -4,7 +4,7 @@
 //! windows and matrices of a recurrent layer. A row at position 0 begins its slot anew, whatever
 //! the slot held before.
 
-use atelico_kernels::ops::{self, RopeSpec};
+use atelico_kernels::ops::{self, AttentionSpec, RopeSpec};
 use burn::tensor::{DType, Device, Int, Tensor};
 
 use crate::load::Placement;
@@ -82,6 +82,28 @@ impl KvCache {
 
     fn bytes(&self) -> usize {
         2 * self.k.dims().iter().product::<usize>() * self.k.dtype().size()
+    }
+
+    /// Norms and rotates a merged projection, writes its keys and values and attends; see
+    /// [`ops::rope_attention`]. Returns `[m, heads head_dim]`.
+    #[allow(clippy::too_many_arguments)]
+    pub fn attend(
+        &mut self,
+        qkv: Tensor<2>,
+        q_norm: Tensor<1>,
+        k_norm: Tensor<1>,
+        table: Tensor<2>,
+        positions: Tensor<1, Int>,
+        slots: Tensor<1, Int>,
+        rope: RopeSpec,
+        attention: AttentionSpec,
+    ) -> Tensor<2> {
+        let k = std::mem::replace(&mut self.k, self.placeholder.clone());
+        let v = std::mem::replace(&mut self.v, self.placeholder.clone());
+        let (out, k, v) = ops::rope_attention(qkv, q_norm, k_norm, table, positions, slots, k, v, rope, attention);
+        self.k = k;
+        self.v = v;
+        out
     }
 
     /// Norms and rotates a merged projection and writes its keys and values; see

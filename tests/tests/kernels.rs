@@ -3,7 +3,8 @@
 
 use atelico_kernels::formats::Format;
 use atelico_kernels::ops::{
-    self, AttentionSpec, IN_PROMPT, Precision, RopePairing, RopeSpec, SAMPLE_PARAMS, SampleSpec, SampleState, Weight,
+    self, AttentionSpec, Fusion, IN_PROMPT, Precision, RopePairing, RopeSpec, SAMPLE_PARAMS, SampleSpec, SampleState,
+    Weight,
 };
 use atelico_kernels::reference;
 use atelico_tests::devices;
@@ -130,7 +131,7 @@ fn products_equal_the_reference() {
     each_device(|device, name| {
         for format in FORMATS {
             let block = format.block_len();
-            let widths = if block == 1 { vec![8, 20, 33, 64, 136, 2048] } else { vec![block, block * 3] };
+            let widths = if block == 1 { vec![8, 20, 33, 64, 136, 2048] } else { vec![block, block * 3, block * 20] };
             for cols in widths {
                 for (rows, m) in [(1, 1), (7, 1), (33, 3), (70, 8), (65, 9), (130, 70)] {
                     let mut noise = Noise((rows * 1000 + cols + m) as u64);
@@ -141,6 +142,42 @@ fn products_equal_the_reference() {
                     let found = ops::linear(tensor(&x, [m, cols], device), &weight, Precision::F32);
                     close(&format!("{name} {format:?} [{rows}, {cols}] x {m}"), &floats(found), &expected, 2e-5);
                 }
+            }
+        }
+    });
+}
+
+/// Norm, gate and residual that ride along with a product equal the steps one by one.
+#[test]
+fn fused_products_equal_their_parts() {
+    each_device(|device, name| {
+        for format in FORMATS {
+            let cols = if format.block_len() == 1 { 520 } else { format.block_len() * 5 };
+            for (rows, m) in [(2, 1), (38, 1), (14, 3), (70, 8), (6, 9)] {
+                let mut noise = Noise((rows * 1000 + m) as u64);
+                let bytes = noise.blocks(format, rows * cols);
+                let (x, norm) = (noise.floats(m * cols), noise.floats(cols));
+                let residual = noise.floats(m * rows);
+                let weight = Weight::new(format, rows, cols, &bytes, device).unwrap();
+                let run = |normed: bool, gated: bool, added: bool| {
+                    let fusion = Fusion {
+                        norm: normed.then(|| (tensor(&norm, [cols], device), 1e-5)),
+                        gated,
+                        residual: added.then(|| tensor(&residual, [m, rows], device)),
+                        bias: None,
+                    };
+                    let x = tensor(&x, [m, cols], device);
+                    floats(ops::linear_fusion(x, std::slice::from_ref(&weight), fusion, Precision::F32))
+                };
+                let normed = reference::rms_norm(&x, &norm, 1e-5);
+                let product = reference::linear(&normed, format, &bytes, rows, cols);
+                let what = format!("{name} {format:?} [{rows}, {cols}] x {m}");
+                close(&what, &run(true, false, false), &product, 2e-5);
+                let gated = reference::silu_mul(&product, rows / 2);
+                close(&what, &run(true, true, false), &gated, 2e-5);
+                let plain = reference::linear(&x, format, &bytes, rows, cols);
+                let sum = plain.iter().zip(&residual).map(|(a, b)| a + b).collect::<Vec<_>>();
+                close(&what, &run(false, false, true), &sum, 2e-5);
             }
         }
     });
@@ -262,6 +299,75 @@ fn heads_are_prepared_and_cached() {
                     }
                     assert!(v.iter().filter(|x| **x != 0.0).count() <= filled, "{what}: wrote elsewhere");
                 }
+            }
+        }
+    });
+}
+
+/// One kernel for a decode step's attention equals its two parts, the caches' new rows included.
+#[test]
+fn decode_attention_equals_its_parts() {
+    each_device(|device, name| {
+        let shapes = [(4, 2, 16), (8, 2, 64), (3, 3, 80), (16, 2, 128), (8, 1, 256), (4, 2, 512)];
+        let pairings = [RopePairing::Half, RopePairing::Interleaved, RopePairing::None];
+        for (case, (heads, kv_heads, d)) in shapes.into_iter().enumerate() {
+            for (window, dtype, bound) in [
+                (None, DType::F32, 2e-5),
+                (Some(50), DType::F32, 2e-5),
+                (Some(1), DType::F16, 4e-3),
+                (None, DType::F16, 4e-3),
+            ] {
+                let mut noise = Noise(d as u64);
+                let (slots, capacity) = (3, 330);
+                let shape = [slots, kv_heads, capacity, d];
+                let caches = [(); 2].map(|()| noise.floats(shape.iter().product()));
+                let (positions, rows) = (vec![0, 329, 128, 31], vec![2, 0, 1, 0]);
+                let m = positions.len();
+                let qkv = noise.floats(m * (heads + 2 * kv_heads) * d).iter().map(|v| v * 2.0).collect::<Vec<_>>();
+                let (q_norm, k_norm) = (noise.floats(d), noise.floats(d));
+                let table = noise.floats(capacity * d);
+                let rope = RopeSpec {
+                    heads,
+                    kv_heads,
+                    head_dim: d,
+                    pairing: pairings[case % 3],
+                    qk_norm_eps_bits: (case % 2 == 1).then(|| 1e-5f32.to_bits()),
+                };
+                let scale = (d as f32).powf(-0.5);
+                let spec = AttentionSpec { heads, kv_heads, head_dim: d, scale, window, consecutive: false };
+                let cache = |i: usize| tensor(&caches[i], shape, device).cast(dtype);
+                let (positions, rows) = (ints(&positions, device), ints(&rows, device));
+                let qkv = || tensor(&qkv, [m, (heads + 2 * kv_heads) * d], device);
+                let norms = || (tensor(&q_norm, [d], device), tensor(&k_norm, [d], device));
+                let table = || tensor(&table, [capacity, d], device);
+                let (found, found_k, found_v) = ops::rope_attention(
+                    qkv(),
+                    norms().0,
+                    norms().1,
+                    table(),
+                    positions.clone(),
+                    rows.clone(),
+                    cache(0),
+                    cache(1),
+                    rope,
+                    spec,
+                );
+                let (q, k, v) = ops::rope_append(
+                    qkv(),
+                    norms().0,
+                    norms().1,
+                    table(),
+                    positions.clone(),
+                    rows.clone(),
+                    cache(0),
+                    cache(1),
+                    rope,
+                );
+                let expected = ops::attention(q, k.clone(), v.clone(), positions, rows, spec);
+                let what = format!("{name} {rope:?} {spec:?} {dtype:?}");
+                close(&what, &floats(found), &floats(expected), bound);
+                close(&what, &floats(found_k.cast(DType::F32)), &floats(k.cast(DType::F32)), bound);
+                close(&what, &floats(found_v.cast(DType::F32)), &floats(v.cast(DType::F32)), bound);
             }
         }
     });

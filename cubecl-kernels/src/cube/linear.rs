@@ -1,4 +1,5 @@
 //! Launches of the products, and whole or picked rows of a stored matrix.
+#![allow(unsafe_code)]
 
 use burn::backend::cubecl::dtype_to_elem_type;
 use burn::tensor::{DType, FloatDType};
@@ -6,12 +7,14 @@ use burn_cubecl::CubeBackend;
 use burn_cubecl::tensor::CubeTensor;
 use cubecl::prelude::*;
 
+use super::matvec::{self, MatvecPlan};
+use super::runs::CHUNK;
 use super::unpack::{Planes, blocks, groups_per_block, planes, unpack1, unpack8};
-use super::{contiguous, dims, empty, gemm, grid, line, matvec, plane_size};
+use super::{contiguous, dims, empty, gemm, grid, line, plane_size};
 use crate::formats::Format;
-use crate::ops::{LinearOps, MATVEC_ROWS, MatrixSpec};
+use crate::ops::{FusionSpec, LinearOps, MATVEC_ROWS, MatrixSpec};
 
-/// Planes of a matrix-vector cube.
+/// Planes of a matrix-vector cube, or a few less where they do not divide it.
 const PLANES: u32 = 8;
 
 impl LinearOps for CubeBackend {
@@ -21,8 +24,24 @@ impl LinearOps for CubeBackend {
         if m > MATVEC_ROWS {
             launch_gemm(x, words, spec, out.clone(), m, stride, offset);
         } else {
-            launch_matvec(x, words, spec, out.clone(), m, stride, offset);
+            let (norm, residual) = (x.clone(), x.clone());
+            launch_matvec(x, words, spec, &out, offset, norm, residual, FusionSpec::default());
         }
+        out
+    }
+
+    fn linear_fused_into(
+        x: CubeTensor,
+        words: CubeTensor,
+        spec: MatrixSpec,
+        norm_weight: CubeTensor,
+        residual: CubeTensor,
+        out: CubeTensor,
+        offset: usize,
+        fusion: FusionSpec,
+    ) -> CubeTensor {
+        let (x, norm_weight, residual) = (contiguous(x), contiguous(norm_weight), contiguous(residual));
+        launch_matvec(x, words, spec, &out, offset, norm_weight, residual, fusion);
         out
     }
 
@@ -95,69 +114,84 @@ fn float_dtype(format: Format) -> DType {
     }
 }
 
+/// How many planes share a row, and how many rows a plane takes, so that some loads of every unit are
+/// in flight at once and the matrix spreads over the whole device.
+fn matvec_plan(spec: MatrixSpec, m: usize, plane: u32, fusion: FusionSpec) -> MatvecPlan {
+    let MatrixSpec { format, rows, cols } = spec;
+    let packed = !format.is_float();
+    let chunks = if packed { cols as u32 / CHUNK } else { (cols * format.block_bytes() / 16) as u32 };
+    // A chunk of a packed format is several loads, and many instructions.
+    let per_unit = if packed { 1 } else { 2 };
+    let split = (chunks / (plane * per_unit)).clamp(1, PLANES);
+    let rows_per_plane = if m >= 4 || (packed && rows >= 8192) { 4 } else { 2 };
+    MatvecPlan {
+        format,
+        m: m as u32,
+        chunks,
+        split,
+        rows: rows_per_plane,
+        planes: PLANES / split * split,
+        plane,
+        norm: fusion.norm_eps.is_some(),
+        gated: fusion.gated,
+        residual: fusion.residual,
+    }
+}
+
+/// Whether [`launch_matvec`] can do for `spec` what `fusion` asks for.
+pub(super) fn vectors_divide(spec: MatrixSpec) -> bool {
+    spec.cols * spec.format.block_bytes() % 16 == 0 || !spec.format.is_float()
+}
+
+#[allow(clippy::too_many_arguments)]
 fn launch_matvec(
     x: CubeTensor,
     words: CubeTensor,
     spec: MatrixSpec,
-    out: CubeTensor,
-    m: usize,
-    stride: usize,
+    out: &CubeTensor,
     offset: usize,
+    norm_weight: CubeTensor,
+    residual: CubeTensor,
+    fusion: FusionSpec,
 ) {
     let MatrixSpec { format, rows, cols } = spec;
+    let [m, stride] = dims(out);
     let plane = plane_size(&x);
-    let client = out.client.clone();
-    let element_bytes = if format == Format::F32 { 4 } else { 2 };
-    let (rows_, stride, offset) = (rows as u32, stride as u32, offset as u32);
-    if format.block_len() > 1 {
-        let dim = CubeDim::new_2d(plane, 4);
-        matvec::matvec_packed::launch(
-            &client,
-            grid(rows.div_ceil(4)),
-            dim,
-            x.into_buffer_arg(),
-            words.into_buffer_arg(),
-            out.into_buffer_arg(),
-            planes(format, blocks(format, rows * cols)),
-            rows_,
-            stride,
-            offset,
-            cols as u32,
-            m as u32,
-            format,
-            groups_per_block(format),
-        );
-    } else if cols * element_bytes % 16 == 0 {
-        let kv = (cols * element_bytes / 16) as u32;
-        let split = (kv / 64).clamp(1, PLANES);
-        let split = 1 << split.ilog2();
-        matvec::matvec_float::launch(
-            &client,
-            grid(rows.div_ceil((PLANES / split) as usize)),
-            CubeDim::new_2d(plane, PLANES),
-            4,
-            x.into_buffer_arg(),
-            words.into_buffer_arg(),
-            out.into_buffer_arg(),
-            rows_,
-            stride,
-            offset,
-            kv,
-            m as u32,
-            split,
-            PLANES,
-            plane,
-            format,
-        );
+    let (stride, offset) = (stride as u32, offset as u32);
+    if vectors_divide(spec) {
+        let plan = matvec_plan(spec, m, plane, fusion);
+        let outputs = if fusion.gated { rows / 2 } else { rows };
+        // SAFETY: rows and chunks past the last are masked or clamped in the kernel, and the buffers
+        // hold what the shapes say: x `[m, cols]`, the planes of `spec`, `[cols]`, `[m, stride]` twice.
+        unsafe {
+            matvec::matvec::launch_unchecked(
+                &out.client,
+                grid(outputs.div_ceil(plan.cube_outputs() as usize)),
+                CubeDim::new_2d(plane, plan.planes),
+                4,
+                x.into_buffer_arg(),
+                words.clone().into_buffer_arg(),
+                words.into_buffer_arg(),
+                norm_weight.into_buffer_arg(),
+                residual.into_buffer_arg(),
+                out.clone().into_buffer_arg(),
+                planes(format, blocks(format, rows * cols)),
+                fusion.norm_eps.unwrap_or(0.0),
+                outputs as u32,
+                stride,
+                offset,
+                plan,
+            );
+        }
     } else {
         matvec::matvec_ragged::launch(
-            &client,
+            &out.client,
             grid(rows.div_ceil(4)),
             CubeDim::new_2d(plane, 4),
             x.into_buffer_arg(),
             words.into_buffer_arg(),
-            out.into_buffer_arg(),
-            rows_,
+            out.clone().into_buffer_arg(),
+            rows as u32,
             cols as u32,
             stride,
             offset,

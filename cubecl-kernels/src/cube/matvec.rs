@@ -1,160 +1,319 @@
 //! Matrix-vector products with stored weights, one to eight columns.
+//!
+//! Decoding reads every weight once per token, so these kernels are all about bytes in flight: a
+//! unit loads 16 bytes at a time from several rows, several planes share a row, and what the steps
+//! before and after would do in launches of their own (norm, gate, residual) rides along.
 
 use cubecl::prelude::*;
 
-use super::unpack::{Planes, f16_to_f32, unpack1, unpack8};
+use super::runs::{
+    CHUNK, RUN, chunks_per_block, code_float, code_offset, has_min, run_codes, run_scale, run_start, zero,
+};
+use super::unpack::{Planes, f16_to_f32, unpack1};
 use crate::formats::Format;
 
-/// `out[c, offset + row] = Σ w[row, k] x[c, k]` for float weights, 16 bytes a load.
-///
-/// `split` planes share a row so that every matrix fills the device with loads in flight; a cube of
-/// `planes` planes holds `planes / split` rows. `kv` counts a row's 16-byte vectors.
-#[cube(launch)]
+/// How a product is laid out over planes, and what rides along.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) struct MatvecPlan {
+    pub(super) format: Format,
+    /// Columns of x and of the output.
+    pub(super) m: u32,
+    /// 16-byte vectors of a row, for packed formats chunks.
+    pub(super) chunks: u32,
+    /// Planes that share a row.
+    pub(super) split: u32,
+    /// Rows that a plane computes at once.
+    pub(super) rows: u32,
+    /// Planes of a cube.
+    pub(super) planes: u32,
+    /// Units of a plane.
+    pub(super) plane: u32,
+    /// Norm x first.
+    pub(super) norm: bool,
+    /// Rows `i` and `i + rows / 2` make `silu(a) b`.
+    pub(super) gated: bool,
+    /// Add to the output.
+    pub(super) residual: bool,
+}
+
+impl MatvecPlan {
+    /// Elements that follow each other in x.
+    fn run(self) -> u32 {
+        match self.format {
+            Format::F32 => 4,
+            Format::F16 | Format::BF16 => 8,
+            _ => RUN,
+        }
+    }
+
+    /// Runs of a chunk.
+    fn runs(self) -> u32 {
+        if self.format.is_float() { 1 } else { CHUNK / RUN }
+    }
+
+    /// Outputs of a plane per column.
+    fn outputs(self) -> u32 {
+        if self.gated { self.rows / 2 } else { self.rows }
+    }
+
+    /// Outputs of a cube per column.
+    pub(super) fn cube_outputs(self) -> u32 {
+        self.planes / self.split * self.outputs()
+    }
+
+    /// Whether every unit has a chunk at every step.
+    fn whole(self) -> bool {
+        self.chunks % (self.split * self.plane) == 0
+    }
+}
+
+/// `out[c, offset + row] = Σ w[row, k] x[c, k]`; `outputs` counts the rows, or pairs of rows.
+#[cube(launch_unchecked)]
 #[allow(clippy::too_many_arguments)]
-pub(super) fn matvec_float<N: Size>(
+pub(super) fn matvec<N: Size>(
     x: &[Vector<f32, N>],
-    w: &[Vector<u32, N>],
+    vectors: &[Vector<u32, N>],
+    words: &[u32],
+    norm_weight: &[Vector<f32, N>],
+    residual: &[f32],
     out: &mut [f32],
-    rows: u32,
+    planes: Planes,
+    eps: f32,
+    outputs: u32,
     stride: u32,
     offset: u32,
-    #[comptime] kv: u32,
-    #[comptime] m: u32,
-    #[comptime] split: u32,
-    #[comptime] planes: u32,
-    #[comptime] plane: u32,
-    #[comptime] format: Format,
+    #[comptime] plan: MatvecPlan,
 ) {
-    let mut parts = Shared::<[f32]>::new_slice(comptime!((planes * m) as usize));
+    let m = comptime!(plan.m);
+    let rows = comptime!(plan.rows);
+    let width = comptime!(plan.rows * plan.m);
+    let mut parts = Shared::<[f32]>::new_slice(comptime!((plan.planes * (plan.rows + 1) * plan.m) as usize));
     let cube = CUBE_POS_Y * CUBE_COUNT_X + CUBE_POS_X;
-    let wanted = cube * comptime!(planes / split) + UNIT_POS_Y / split;
-    // Units past the last row compute it again, so that every unit reaches the barrier.
-    let row = select(wanted < rows, wanted, rows - 1);
-    let part = UNIT_POS_Y % split;
-    let mut sums = Array::<f32>::new(comptime!(m as usize));
+    let first = cube * comptime!(plan.cube_outputs()) + (UNIT_POS_Y / plan.split) * comptime!(plan.outputs());
+    let part = UNIT_POS_Y % plan.split;
+
+    let mut sums = Array::<f32>::new(comptime!(width as usize));
+    let mut squares = Array::<f32>::new(comptime!(m as usize));
+    #[unroll]
+    for i in 0..width {
+        sums[i as usize] = 0.0f32;
+    }
     #[unroll]
     for c in 0..m {
-        sums[c as usize] = 0.0f32;
+        squares[c as usize] = 0.0f32;
     }
-    let per_vector = comptime!(if matches!(format, Format::F32) { 1u32 } else { 2u32 });
-    let span = comptime!(kv.div_ceil(split));
-    let whole = comptime!(kv % split == 0 && (kv / split) % plane == 0);
-    let steps = comptime!(span.div_ceil(plane));
-    #[unroll(comptime!(steps <= 16))]
+    let steps = comptime!(plan.chunks.div_ceil(plan.split * plan.plane));
+    #[unroll(comptime!(steps * plan.rows <= 16))]
     for step in 0..steps {
-        let k = part * span + step * plane + UNIT_POS_X;
-        let inside = if comptime!(whole) { true.runtime() } else { step * plane + UNIT_POS_X < span && k < kv };
-        if inside {
-            let packed = w[(row * kv + k) as usize];
-            #[unroll]
-            for c in 0..m {
-                let base = (c * kv + k) * per_vector;
-                let mut sum = sums[c as usize];
-                if comptime!(matches!(format, Format::F32)) {
-                    let v = x[base as usize];
-                    #[unroll]
-                    for j in 0..4usize {
-                        sum += f32::reinterpret(packed.extract(j)) * v.extract(j);
-                    }
-                } else {
-                    let low = x[base as usize];
-                    let high = x[(base + 1) as usize];
-                    #[unroll]
-                    for j in 0..4usize {
-                        let word = packed.extract(j);
-                        let (a, b) = if comptime!(matches!(format, Format::BF16)) {
-                            (f32::reinterpret(word << 16), f32::reinterpret(word & 0xffff_0000))
-                        } else {
-                            (f16_to_f32(word & 0xffff), f16_to_f32(word >> 16))
-                        };
-                        let (p, q) = if comptime!(j < 2) {
-                            (low.extract(comptime!(2 * j)), low.extract(comptime!(2 * j + 1)))
-                        } else {
-                            (high.extract(comptime!(2 * j - 4)), high.extract(comptime!(2 * j - 3)))
-                        };
-                        sum += a * p;
-                        sum += b * q;
-                    }
-                }
-                sums[c as usize] = sum;
+        let chunk = (step * plan.split + part) * plan.plane + UNIT_POS_X;
+        if comptime!(plan.whole()) {
+            step_sums(x, vectors, words, norm_weight, &planes, first, outputs, chunk, &mut sums, &mut squares, plan);
+        } else {
+            if chunk < plan.chunks {
+                step_sums(
+                    x,
+                    vectors,
+                    words,
+                    norm_weight,
+                    &planes,
+                    first,
+                    outputs,
+                    chunk,
+                    &mut sums,
+                    &mut squares,
+                    plan,
+                );
             }
         }
     }
+
+    let at = UNIT_POS_Y * comptime!((plan.rows + 1) * plan.m);
     #[unroll]
-    for c in 0..m {
-        let total = plane_sum(sums[c as usize]);
+    for i in 0..width {
+        let total = plane_sum(sums[i as usize]);
         if UNIT_POS_X == 0 {
-            parts[(UNIT_POS_Y * m + c) as usize] = total;
+            parts[(at + i) as usize] = total;
+        }
+    }
+    if comptime!(plan.norm) {
+        #[unroll]
+        for c in 0..m {
+            let total = plane_sum(squares[c as usize]);
+            if UNIT_POS_X == 0 {
+                parts[(at + width + c) as usize] = total;
+            }
         }
     }
     sync_cube();
-    if UNIT_POS_X == 0 && part == 0 && wanted < rows {
+
+    // An output a unit: the planes of its row added up, then what rides along.
+    let per_column = comptime!(plan.cube_outputs());
+    let mut i = UNIT_POS_Y * plan.plane + UNIT_POS_X;
+    while i < comptime!(plan.cube_outputs() * plan.m) {
+        let c = i / per_column;
+        let o = i % per_column;
+        let group = (o / comptime!(plan.outputs())) * plan.split;
+        let r = o % comptime!(plan.outputs());
+        let row = cube * per_column + o;
+        if row < outputs {
+            let mut total = 0.0f32;
+            let mut second = 0.0f32;
+            let mut norm = 0.0f32;
+            #[unroll]
+            for j in 0..plan.split {
+                let base = (group + j) * comptime!((plan.rows + 1) * plan.m);
+                total += parts[(base + r * m + c) as usize];
+                if comptime!(plan.gated) {
+                    second += parts[(base + (r + rows / 2) * m + c) as usize];
+                }
+                if comptime!(plan.norm) {
+                    norm += parts[(base + width + c) as usize];
+                }
+            }
+            if comptime!(plan.norm) {
+                let cols = comptime!((plan.chunks * plan.runs() * plan.run()) as f32);
+                let scale = 1.0f32 / f32::sqrt(norm / cols + eps);
+                total *= scale;
+                second *= scale;
+            }
+            if comptime!(plan.gated) {
+                total = total / (1.0f32 + f32::exp(-total)) * second;
+            }
+            let to = c * stride + offset + row;
+            if comptime!(plan.residual) {
+                total += residual[to as usize];
+            }
+            out[to as usize] = total;
+        }
+        i += comptime!(plan.planes * plan.plane);
+    }
+}
+
+/// Adds chunk `chunk` of the plane's rows to the sums, `[rows, m]`.
+#[cube]
+#[allow(clippy::too_many_arguments)]
+fn step_sums<N: Size>(
+    x: &[Vector<f32, N>],
+    vectors: &[Vector<u32, N>],
+    words: &[u32],
+    norm_weight: &[Vector<f32, N>],
+    planes: &Planes,
+    first: u32,
+    outputs: u32,
+    chunk: u32,
+    sums: &mut Array<f32>,
+    squares: &mut Array<f32>,
+    #[comptime] plan: MatvecPlan,
+) {
+    let m = comptime!(plan.m);
+    let run = comptime!(plan.run());
+    let x_row = comptime!(plan.chunks * plan.runs() * plan.run() / 4);
+    #[unroll]
+    for half in 0..comptime!(plan.runs()) {
+        // Weights of all rows first, so that their loads are in flight together.
+        let mut w = Array::<f32>::new(comptime!((plan.rows * plan.run()) as usize));
+        let mut scales = Array::<f32>::new(comptime!(plan.rows as usize));
+        let mut mins = Array::<f32>::new(comptime!(plan.rows as usize));
+        #[unroll]
+        for r in 0..comptime!(plan.rows) {
+            // Rows past the last are computed again and not stored.
+            let o = first + comptime!(r % plan.outputs());
+            let row = select(o < outputs, o, outputs - 1) + comptime!(r / plan.outputs()) * outputs;
+            if comptime!(plan.format.is_float()) {
+                let packed = vectors[(row * plan.chunks + chunk) as usize];
+                float_run(packed, &mut w, comptime!(r * plan.run()), plan.format);
+            } else {
+                let per_block = comptime!(chunks_per_block(plan.format));
+                let block = row * comptime!(plan.chunks / chunks_per_block(plan.format)) + chunk / per_block;
+                let mut codes = Array::<u32>::new(4usize);
+                run_codes(vectors, words, planes, block, chunk % per_block, half, &mut codes, plan.format);
+                #[unroll]
+                for i in 0..4u32 {
+                    let word = codes[i as usize];
+                    #[unroll]
+                    for j in 0..4u32 {
+                        w[comptime!((r * RUN + i * 4 + j) as usize)] = code_float(word, j, plan.format);
+                    }
+                }
+                let (scale, min) = run_scale(words, planes, block, chunk % per_block, half, plan.format);
+                scales[r as usize] = scale;
+                mins[r as usize] = min;
+            }
+        }
+        let start = if comptime!(plan.format.is_float()) {
+            chunk * comptime!(plan.run() / 4)
+        } else {
+            let per_block = comptime!(chunks_per_block(plan.format));
+            (chunk / per_block) * comptime!(plan.format.block_len() as u32 / 4)
+                + run_start(chunk % per_block, half, plan.format) / 4
+        };
         #[unroll]
         for c in 0..m {
+            let mut values = Array::<f32>::new(comptime!(plan.run() as usize));
             let mut total = 0.0f32;
             #[unroll]
-            for j in 0..split {
-                total += parts[((UNIT_POS_Y + j) * m + c) as usize];
-            }
-            out[(c * stride + offset + row) as usize] = total;
-        }
-    }
-}
-
-/// The same for block formats, a plane a row, eight elements a step.
-#[cube(launch)]
-#[allow(clippy::too_many_arguments)]
-pub(super) fn matvec_packed(
-    x: &[f32],
-    w: &[u32],
-    out: &mut [f32],
-    planes: Planes,
-    rows: u32,
-    stride: u32,
-    offset: u32,
-    #[comptime] cols: u32,
-    #[comptime] m: u32,
-    #[comptime] format: Format,
-    #[comptime] groups_per_block: u32,
-) {
-    let cube = CUBE_POS_Y * CUBE_COUNT_X + CUBE_POS_X;
-    let row = cube * CUBE_DIM_Y + UNIT_POS_Y;
-    if row < rows {
-        let groups = comptime!(cols / 8);
-        let blocks = comptime!(cols / 8 / groups_per_block);
-        let mut sums = Array::<f32>::new(comptime!(m as usize));
-        let mut values = Array::<f32>::new(8usize);
-        #[unroll]
-        for c in 0..m {
-            sums[c as usize] = 0.0f32;
-        }
-        let mut group = UNIT_POS_X;
-        while group < groups {
-            let block = row * blocks + group / groups_per_block;
-            unpack8(w, &planes, block, group % groups_per_block, &mut values, format);
-            #[unroll]
-            for c in 0..m {
-                let base = c * cols + group * 8;
-                let mut sum = sums[c as usize];
-                #[unroll]
-                for j in 0..8u32 {
-                    sum += values[j as usize] * x[(base + j) as usize];
+            for i in 0..comptime!(plan.run() / 4) {
+                let mut v = x[(c * x_row + start + i) as usize];
+                if comptime!(plan.norm) {
+                    #[unroll]
+                    for j in 0..4usize {
+                        squares[c as usize] += v.extract(j) * v.extract(j);
+                    }
+                    v = v * norm_weight[(start + i) as usize];
                 }
-                sums[c as usize] = sum;
+                #[unroll]
+                for j in 0..4usize {
+                    values[comptime!(i as usize * 4 + j)] = v.extract(j);
+                    total += v.extract(j);
+                }
             }
-            group += CUBE_DIM_X;
-        }
-        #[unroll]
-        for c in 0..m {
-            let total = plane_sum(sums[c as usize]);
-            if UNIT_POS_X == 0 {
-                out[(c * stride + offset + row) as usize] = total;
+            #[unroll]
+            for r in 0..comptime!(plan.rows) {
+                let at = comptime!((r * plan.m + c) as usize);
+                if comptime!(plan.format.is_float()) {
+                    let mut sum = sums[at];
+                    #[unroll]
+                    for k in 0..run {
+                        sum += w[comptime!((r * plan.run() + k) as usize)] * values[k as usize];
+                    }
+                    sums[at] = sum;
+                } else {
+                    let mut dot = 0.0f32;
+                    #[unroll]
+                    for k in 0..run {
+                        dot += w[comptime!((r * RUN + k) as usize)] * values[k as usize];
+                    }
+                    let shift = comptime!(code_offset(plan.format) + zero(plan.format) as f32);
+                    let mut sum = sums[at] + scales[r as usize] * (dot - shift * total);
+                    if comptime!(has_min(plan.format)) {
+                        sum -= mins[r as usize] * total;
+                    }
+                    sums[at] = sum;
+                }
             }
         }
     }
 }
 
-/// The same for float rows that vectors do not divide, an element a step.
+/// The elements of a vector of floats.
+#[cube]
+fn float_run<N: Size>(packed: Vector<u32, N>, out: &mut Array<f32>, #[comptime] at: u32, #[comptime] format: Format) {
+    #[unroll]
+    for j in 0..4u32 {
+        let word = packed.extract(comptime!(j as usize));
+        if comptime!(matches!(format, Format::F32)) {
+            out[comptime!((at + j) as usize)] = f32::reinterpret(word);
+        } else if comptime!(matches!(format, Format::BF16)) {
+            out[comptime!((at + 2 * j) as usize)] = f32::reinterpret(word << 16);
+            out[comptime!((at + 2 * j + 1) as usize)] = f32::reinterpret(word & 0xffff_0000);
+        } else {
+            out[comptime!((at + 2 * j) as usize)] = f16_to_f32(word & 0xffff);
+            out[comptime!((at + 2 * j + 1) as usize)] = f16_to_f32(word >> 16);
+        }
+    }
+}
+
+/// The product for float rows that vectors do not divide, an element a step.
 #[cube(launch)]
 #[allow(clippy::too_many_arguments)]
 pub(super) fn matvec_ragged(

@@ -6,11 +6,13 @@
 mod activation;
 mod assign;
 mod attention;
+mod decode_attention;
 mod gemm;
 mod linear;
 mod matvec;
 mod norm;
 mod rope;
+mod runs;
 mod sample;
 mod unpack;
 

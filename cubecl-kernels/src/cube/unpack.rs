@@ -22,12 +22,12 @@ pub(super) fn planes(format: Format, blocks: usize) -> PlanesLaunch {
 }
 
 #[cube]
-fn byte(words: &[u32], plane: u32, index: u32) -> u32 {
+pub(super) fn byte(words: &[u32], plane: u32, index: u32) -> u32 {
     (words[(plane + index / 4) as usize] >> ((index % 4) * 8)) & 0xff
 }
 
 #[cube]
-fn half(words: &[u32], plane: u32, index: u32) -> u32 {
+pub(super) fn half(words: &[u32], plane: u32, index: u32) -> u32 {
     (words[(plane + index / 2) as usize] >> ((index % 2) * 16)) & 0xffff
 }
 
@@ -46,7 +46,7 @@ pub(super) fn f16_to_f32(bits: u32) -> f32 {
 
 /// Sign-extends the low `bits` of a value offset by half its range.
 #[cube]
-fn signed(value: u32, offset: u32) -> f32 {
+pub(super) fn signed(value: u32, offset: u32) -> f32 {
     f32::cast_from(i32::cast_from(value) - i32::cast_from(offset))
 }
 
@@ -73,19 +73,11 @@ fn mxfp4_value(q: u32) -> f32 {
     select(q < 8, magnitude, -magnitude)
 }
 
-/// Scale and minimum number `sub` of a Q4_K or Q5_K block.
+/// Scale and minimum number `sub` of a Q4_K or Q5_K block; [`Format::to_planes`] gives each a byte.
 #[cube]
 fn k4_scale_min(words: &[u32], plane: u32, block: u32, sub: u32) -> (f32, f32) {
-    let base = block * 12;
-    let early = sub < 4;
-    let a = byte(words, plane, base + sub);
-    let b = byte(words, plane, base + sub + 4);
-    // The first bytes hold the top bits of the later scales.
-    let c = byte(words, plane, base + select(early, sub, sub - 4));
-    let d = byte(words, plane, base + select(early, sub + 4, sub + 4));
-    let scale = select(early, a & 63, (d & 0xf) | ((c >> 6) << 4));
-    let min = select(early, b & 63, (d >> 4) | ((a >> 6) << 4));
-    (f32::cast_from(scale), f32::cast_from(min))
+    let pair = words[(plane + block * 4 + sub / 2) as usize] >> ((sub % 2) * 16);
+    (f32::cast_from(pair & 0xff), f32::cast_from((pair >> 8) & 0xff))
 }
 
 /// Elements `8 group ..` of block `block`; float formats count blocks of eight.

@@ -17,7 +17,7 @@ mod tests;
 
 use std::fmt;
 
-pub use planes::Plane;
+pub use planes::{Plane, PlaneKind};
 
 /// How the elements of a weight matrix are stored.
 ///

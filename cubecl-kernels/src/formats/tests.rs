@@ -1,7 +1,7 @@
 //! `dequantize` against golden values and `to_planes` against a plain restatement of its layout.
 #![allow(clippy::unwrap_used)]
 
-use super::Format;
+use super::{Format, PlaneKind};
 
 /// Written by `tests/fixtures/formats/make.py` with the `gguf` package.
 const BLOCKS: &[u8] = include_bytes!("../../../tests/fixtures/formats/blocks.bin");
@@ -67,7 +67,7 @@ fn planes_cover_each_byte_of_a_block_once() {
     for format in Format::ALL {
         let mut seen = vec![0; format.block_bytes()];
         for plane in format.planes() {
-            seen[plane.offset..plane.offset + plane.bytes].iter_mut().for_each(|n| *n += 1);
+            seen[plane.offset..plane.offset + plane.source_bytes()].iter_mut().for_each(|n| *n += 1);
         }
         assert!(seen.iter().all(|&n| n == 1), "{format}: {seen:?}");
     }
@@ -87,7 +87,11 @@ fn to_planes_puts_every_field_in_its_plane() {
                 assert!(planar[end..offset * 4].iter().all(|&byte| byte == 0));
                 for (block, chunk) in bytes.chunks(format.block_bytes()).enumerate() {
                     let at = offset * 4 + block * plane.bytes;
-                    assert_eq!(planar[at..at + plane.bytes], chunk[plane.offset..plane.offset + plane.bytes]);
+                    let (found, source) = (&planar[at..at + plane.bytes], &chunk[plane.offset..]);
+                    match plane.kind {
+                        PlaneKind::Copy => assert_eq!(*found, source[..plane.bytes]),
+                        PlaneKind::KScales => assert_eq!(*found, k_scales(source)),
+                    }
                 }
                 end = offset * 4 + blocks * plane.bytes;
             }
@@ -100,4 +104,17 @@ fn to_planes_puts_every_field_in_its_plane() {
 #[should_panic(expected = "Q4_0")]
 fn dequantize_refuses_a_wrong_length() {
     Format::Q4_0.dequantize(&[0; 18], &mut [0.0; 64]);
+}
+
+/// The scales and minima of a Q4_K block as ggml reads them, bit by bit.
+fn k_scales(packed: &[u8]) -> [u8; 16] {
+    std::array::from_fn(|i| {
+        let (sub, min) = (i / 2, i % 2);
+        if sub < 4 {
+            packed[sub + 4 * min] & 63
+        } else {
+            let low = (packed[sub + 4] >> (4 * min)) & 15;
+            low | ((packed[sub - 4 + 4 * min] >> 6) << 4)
+        }
+    })
 }

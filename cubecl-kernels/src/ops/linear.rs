@@ -25,6 +25,27 @@ pub enum Precision {
 /// Most rows that take the matrix-vector path.
 pub(crate) const MATVEC_ROWS: usize = 8;
 
+/// What the backends are told of a [`Fusion`].
+#[derive(Clone, Copy, Debug, PartialEq, Default)]
+pub(crate) struct FusionSpec {
+    pub(crate) norm_eps: Option<f32>,
+    pub(crate) gated: bool,
+    pub(crate) residual: bool,
+}
+
+/// What happens before and after a product; for few rows in the launch of the product itself.
+#[derive(Clone, Debug, Default)]
+pub struct Fusion {
+    /// Added to every row of the product, `[Σ rows]`.
+    pub bias: Option<Tensor<1>>,
+    /// x is RMS-normed first: weight `[cols]` float32 and epsilon.
+    pub norm: Option<(Tensor<1>, f32)>,
+    /// The first half of the outputs gates the second: `silu(a) * b`.
+    pub gated: bool,
+    /// Added to the result, which has its shape.
+    pub residual: Option<Tensor<2>>,
+}
+
 #[backend_extension(Flex, Cube: cfg(feature = "cube"))]
 pub(crate) trait LinearOps: Backend {
     /// `out[:, offset..offset + rows] = x wᵀ`; x `[m, cols]`, out `[m, stride]`, returned.
@@ -34,6 +55,21 @@ pub(crate) trait LinearOps: Backend {
         spec: MatrixSpec,
         out: FloatTensor<Self>,
         offset: usize,
+    ) -> FloatTensor<Self>;
+
+    /// [`linear_into`](Self::linear_into) with what rides along; `norm_weight` (`[cols]`) and
+    /// `residual` (`[m, stride]`) are read where `fusion` says so. On a GPU for at most
+    /// [`MATVEC_ROWS`] rows, and rows of whole 16-byte vectors.
+    #[allow(clippy::too_many_arguments)]
+    fn linear_fused_into(
+        x: FloatTensor<Self>,
+        words: IntTensor<Self>,
+        spec: MatrixSpec,
+        norm_weight: FloatTensor<Self>,
+        residual: FloatTensor<Self>,
+        out: FloatTensor<Self>,
+        offset: usize,
+        fusion: FusionSpec,
     ) -> FloatTensor<Self>;
 
     /// The whole matrix in float32, bfloat16 or float16, `[rows, cols]`.
@@ -72,6 +108,74 @@ pub fn linear_fused(x: Tensor<2>, weights: &[Weight], precision: Precision) -> T
             weight.spec(),
             out.into_dispatch(),
             offset,
+        ));
+        offset += weight.spec().rows;
+    }
+    out
+}
+
+/// [`linear_fused`] with a norm before it and a gate or a residual after it.
+///
+/// # Shapes
+/// x `[m, cols]` float32; returns `[m, Σ rows]` float32, or half as wide where `fusion` gates.
+pub fn linear_fusion(x: Tensor<2>, weights: &[Weight], fusion: Fusion, precision: Precision) -> Tensor<2> {
+    let m = x.dims()[0];
+    let cols = x.dims()[1];
+    let one_launch = !is_cpu(&x.device())
+        && m <= MATVEC_ROWS
+        && fusion.bias.is_none()
+        && (!fusion.gated || weights.len() == 1)
+        && weights.iter().all(|w| !w.spec().format.is_float() || cols * w.spec().format.block_bytes() % 16 == 0);
+    if one_launch {
+        return fused_launches(x, weights, fusion);
+    }
+    let x = match fusion.norm {
+        Some((weight, eps)) => super::rms_norm(x, weight, eps),
+        None => x,
+    };
+    let y = linear_fused(x, weights, precision);
+    let y = match fusion.bias {
+        Some(bias) => y + bias.unsqueeze::<2>(),
+        None => y,
+    };
+    let y = if fusion.gated { super::silu_mul(y) } else { y };
+    match fusion.residual {
+        Some(residual) => y + residual,
+        None => y,
+    }
+}
+
+fn fused_launches(x: Tensor<2>, weights: &[Weight], fusion: Fusion) -> Tensor<2> {
+    let device = x.device();
+    let m = x.dims()[0];
+    let spec = FusionSpec {
+        norm_eps: fusion.norm.as_ref().map(|(_, eps)| *eps),
+        gated: fusion.gated,
+        residual: fusion.residual.is_some(),
+    };
+    let rows = weights.iter().map(|w| w.spec().rows).sum::<usize>();
+    let stride = if fusion.gated { rows / 2 } else { rows };
+    let mut out = Tensor::<1>::empty([m * stride], (&device, DType::F32)).reshape([m, stride]);
+    // What is not read stands in as x.
+    let norm_weight = match fusion.norm {
+        Some((weight, _)) => weight.into_dispatch(),
+        None => x.clone().into_dispatch(),
+    };
+    let residual = match fusion.residual {
+        Some(residual) => residual.into_dispatch(),
+        None => x.clone().into_dispatch(),
+    };
+    let mut offset = 0;
+    for weight in weights {
+        out = Tensor::from_dispatch(Dispatch::linear_fused_into(
+            x.clone().into_dispatch(),
+            weight.words().clone().into_dispatch(),
+            weight.spec(),
+            norm_weight.clone(),
+            residual.clone(),
+            out.into_dispatch(),
+            offset,
+            spec,
         ));
         offset += weight.spec().rows;
     }
@@ -134,6 +238,20 @@ impl LinearOps for Flex {
             offset,
         );
         out
+    }
+
+    fn linear_fused_into(
+        x: FlexTensor,
+        words: FlexTensor,
+        spec: MatrixSpec,
+        norm_weight: FlexTensor,
+        residual: FlexTensor,
+        out: FlexTensor,
+        offset: usize,
+        fusion: FusionSpec,
+    ) -> FlexTensor {
+        let _ = (x, words, spec, norm_weight, residual, out, offset, fusion);
+        unreachable!("the CPU runs the parts of a fusion one by one")
     }
 
     fn dequantize(words: FlexTensor, spec: MatrixSpec, dtype: FloatDType) -> FlexTensor {

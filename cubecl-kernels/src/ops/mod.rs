@@ -7,6 +7,7 @@
 mod activation;
 mod assign;
 mod attention;
+mod decode_attention;
 mod linear;
 mod norm;
 mod read;
@@ -17,9 +18,10 @@ mod weight;
 pub use activation::silu_mul;
 pub use assign::{assign, int_zeros};
 pub use attention::{AttentionSpec, attention};
+pub use decode_attention::rope_attention;
 #[cfg(feature = "cube")]
 pub(crate) use linear::MATVEC_ROWS;
-pub use linear::{Precision, dequantize, embedding, linear, linear_fused};
+pub use linear::{Fusion, Precision, dequantize, embedding, linear, linear_fused, linear_fusion};
 pub use norm::{add_rms_norm, rms_norm};
 pub use read::PendingRead;
 pub use rope::{RopePairing, RopeSpec, rope_append};
@@ -34,7 +36,9 @@ pub(crate) use assign::AssignOps;
 #[cfg(feature = "cube")]
 pub(crate) use attention::AttentionOps;
 #[cfg(feature = "cube")]
-pub(crate) use linear::LinearOps;
+pub(crate) use decode_attention::DecodeAttentionOps;
+#[cfg(feature = "cube")]
+pub(crate) use linear::{FusionSpec, LinearOps};
 #[cfg(feature = "cube")]
 pub(crate) use norm::NormOps;
 #[cfg(feature = "cube")]

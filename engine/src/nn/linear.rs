@@ -1,7 +1,9 @@
 //! A linear layer over stored weights.
 
-use atelico_kernels::ops::{self, Precision, Weight};
+use atelico_kernels::ops::{self, Fusion, Precision, Weight};
 use burn::tensor::Tensor;
+
+use super::RmsNorm;
 
 /// `y = x Wᵀ (+ b)`; several matrices of one input can be merged, their outputs side by side.
 #[derive(Clone, Debug)]
@@ -20,11 +22,37 @@ impl Linear {
     /// # Shapes
     /// x `[m, in]` float32; returns `[m, Σ out_i]` float32.
     pub fn forward(&self, x: Tensor<2>) -> Tensor<2> {
-        let y = ops::linear_fused(x, &self.weights, self.precision);
-        match &self.bias {
-            Some(bias) => y + bias.clone().unsqueeze::<2>(),
-            None => y,
-        }
+        self.fused(x, Fusion::default())
+    }
+
+    /// Norms x, then applies the layer.
+    ///
+    /// # Shapes
+    /// As [`forward`](Self::forward).
+    pub fn forward_normed(&self, x: Tensor<2>, norm: &RmsNorm) -> Tensor<2> {
+        self.fused(x, Fusion { norm: Some(norm.parts()), ..Fusion::default() })
+    }
+
+    /// Norms x, applies the layer, and gates the second half of the result by the first:
+    /// `silu(a) * b`.
+    ///
+    /// # Shapes
+    /// x `[m, in]` float32; returns `[m, Σ out_i / 2]` float32.
+    pub fn forward_gated(&self, x: Tensor<2>, norm: Option<&RmsNorm>) -> Tensor<2> {
+        self.fused(x, Fusion { norm: norm.map(RmsNorm::parts), gated: true, ..Fusion::default() })
+    }
+
+    /// Applies the layer and adds `residual`, which has the result's shape.
+    ///
+    /// # Shapes
+    /// As [`forward`](Self::forward).
+    pub fn forward_add(&self, x: Tensor<2>, residual: Tensor<2>) -> Tensor<2> {
+        self.fused(x, Fusion { residual: Some(residual), ..Fusion::default() })
+    }
+
+    fn fused(&self, x: Tensor<2>, fusion: Fusion) -> Tensor<2> {
+        let fusion = Fusion { bias: self.bias.clone(), ..fusion };
+        ops::linear_fusion(x, &self.weights, fusion, self.precision)
     }
 
     /// Features that come out.

@@ -28,6 +28,11 @@ impl RmsNorm {
         ops::add_rms_norm(x, residual, self.weight.clone(), self.eps)
     }
 
+    /// Weight and epsilon, for a product that norms its input.
+    pub(crate) fn parts(&self) -> (Tensor<1>, f32) {
+        (self.weight.clone(), self.eps)
+    }
+
     /// The weight, `[hidden_size]` float32.
     pub fn weight(&self) -> &Tensor<1> {
         &self.weight

@@ -2,10 +2,10 @@
 
 use atelico_engine::load::Weights;
 use atelico_engine::model::Step;
-use atelico_engine::nn::{Linear, Rope};
+use atelico_engine::nn::{Linear, RmsNorm, Rope};
 use atelico_engine::state::KvCache;
 use atelico_engine::{Error, Result};
-use atelico_kernels::ops::{self, AttentionSpec, RopePairing, RopeSpec};
+use atelico_kernels::ops::{AttentionSpec, RopePairing, RopeSpec};
 use burn::tensor::Tensor;
 
 /// Shape and options of an attention layer.
@@ -79,10 +79,21 @@ impl Attention {
         })
     }
 
-    /// x `[m, hidden_size]`; returns `[m, hidden_size]`.
-    pub(crate) fn forward(&self, x: Tensor<2>, step: &Step, cache: &mut KvCache) -> Tensor<2> {
-        let qkv = self.qkv_proj.forward(x); // [m, (heads + 2 kv_heads) head_dim]
-        let q = cache.append(
+    /// `residual + attention(norm(residual))`, `[m, hidden_size]`.
+    pub(crate) fn forward_residual(
+        &self,
+        residual: Tensor<2>,
+        norm: &RmsNorm,
+        step: &Step,
+        cache: &mut KvCache,
+    ) -> Tensor<2> {
+        let qkv = self.qkv_proj.forward_normed(residual.clone(), norm); // [m, (heads + 2 kv_heads) head_dim]
+        let attended = self.attend(qkv, step, cache); // [m, heads head_dim]
+        self.o_proj.forward_add(attended, residual)
+    }
+
+    fn attend(&self, qkv: Tensor<2>, step: &Step, cache: &mut KvCache) -> Tensor<2> {
+        cache.attend(
             qkv,
             self.q_norm.clone(),
             self.k_norm.clone(),
@@ -90,9 +101,7 @@ impl Attention {
             step.positions.clone(),
             step.slots.clone(),
             self.rope_spec,
-        ); // [m, heads head_dim]
-        let spec = AttentionSpec { consecutive: step.consecutive, ..self.spec };
-        let (keys, values) = (cache.keys(), cache.values());
-        self.o_proj.forward(ops::attention(q, keys, values, step.positions.clone(), step.slots.clone(), spec))
+            AttentionSpec { consecutive: step.consecutive, ..self.spec },
+        )
     }
 }

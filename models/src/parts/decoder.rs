@@ -157,29 +157,14 @@ impl LanguageModel for Decoder {
 
     fn forward(&self, step: &Step, state: &mut DecodeState) -> Tensor<2> {
         let mut residual = self.embed_tokens.forward(step.tokens.clone()); // [m, hidden_size]
-        // What the previous layer adds to the residual stream; the addition rides in the next norm.
-        let mut update: Option<Tensor<2>> = None;
         for (layer, memory) in self.layers.iter().zip(&mut state.layers) {
-            let x;
-            (residual, x) = add_norm(&layer.input_layernorm, update, residual);
-            let attended = layer.self_attn.forward(x, step, memory.kv());
-            let x;
-            (residual, x) = layer.post_attention_layernorm.forward_add(attended, residual);
-            update = Some(layer.mlp.forward(x));
+            residual = layer.self_attn.forward_residual(residual, &layer.input_layernorm, step, memory.kv());
+            residual = layer.mlp.forward_residual(residual, &layer.post_attention_layernorm);
         }
         if step.logits == LogitRows::Last {
             let m = residual.dims()[0];
             residual = residual.narrow(0, m - 1, 1);
-            update = update.map(|u| u.narrow(0, m - 1, 1));
         }
-        let (_, x) = add_norm(&self.norm, update, residual);
-        self.lm_head.forward(x) // [rows, vocab_size]
-    }
-}
-
-fn add_norm(norm: &RmsNorm, update: Option<Tensor<2>>, residual: Tensor<2>) -> (Tensor<2>, Tensor<2>) {
-    match update {
-        Some(update) => norm.forward_add(update, residual),
-        None => (residual.clone(), norm.forward(residual)),
+        self.lm_head.forward_normed(residual, &self.norm) // [rows, vocab_size]
     }
 }

@@ -2,8 +2,7 @@
 
 use atelico_engine::Result;
 use atelico_engine::load::Weights;
-use atelico_engine::nn::Linear;
-use atelico_kernels::ops;
+use atelico_engine::nn::{Linear, RmsNorm};
 use burn::tensor::Tensor;
 
 /// `down_proj(silu(gate_proj(x)) * up_proj(x))` (Shazeer, 2020).
@@ -22,8 +21,9 @@ impl SwiGlu {
         })
     }
 
-    /// x `[m, hidden_size]`; returns `[m, hidden_size]`.
-    pub(crate) fn forward(&self, x: Tensor<2>) -> Tensor<2> {
-        self.down_proj.forward(ops::silu_mul(self.gate_up_proj.forward(x)))
+    /// `residual + mlp(norm(residual))`, `[m, hidden_size]`.
+    pub(crate) fn forward_residual(&self, residual: Tensor<2>, norm: &RmsNorm) -> Tensor<2> {
+        let gated = self.gate_up_proj.forward_gated(residual.clone(), Some(norm)); // [m, intermediate_size]
+        self.down_proj.forward_add(gated, residual)
     }
 }

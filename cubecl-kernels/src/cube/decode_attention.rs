@@ -1,0 +1,499 @@
+//! Attention of a decode step in one launch: head norms, rotary embedding, cache write, softmax.
+//!
+//! A few lanes share a key, each holding a slice of the head; every such group walks its own keys
+//! with a running softmax, and the groups are merged at the end. The keys of a row are split over
+//! cubes as well, whose partial softmaxes a second kernel merges.
+#![allow(unsafe_code)]
+
+use burn::backend::cubecl::dtype_to_elem_type;
+use burn::tensor::DType;
+use burn_cubecl::CubeBackend;
+use burn_cubecl::tensor::CubeTensor;
+use cubecl::prelude::*;
+
+use super::{contiguous, dims, empty, line, plane_size};
+use crate::ops::{AttentionSpec, DecodeAttentionOps, RopePairing, RopeSpec};
+
+/// Score of a key that a row may not see.
+const MASKED: f32 = -1.0e30;
+/// Most cubes that share a row's keys.
+const MAX_SPLITS: usize = 32;
+/// Fewest keys of a cube that are worth a cube of their own.
+const MIN_KEYS: usize = 32;
+/// Shared memory that a cube may take on every device, in floats.
+const SHARED_FLOATS: usize = 3_800;
+/// Floats of a unit's slice of all its query heads: what registers hold.
+const MAX_SLICE: usize = 64;
+
+/// How a layer's decode attention is laid out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+struct Plan {
+    heads: u32,
+    kv_heads: u32,
+    d: u32,
+    /// Query heads of a cube, all of one key-value head.
+    group: u32,
+    /// Elements of a cache load.
+    width: u32,
+    /// Units that share a key.
+    lanes: u32,
+    planes: u32,
+    plane: u32,
+    window: u32,
+    splits: u32,
+    pairing: RopePairing,
+    norm: bool,
+}
+
+impl Plan {
+    fn new(attention: &AttentionSpec, rope: &RopeSpec, dtype: DType, plane: u32, splits: usize) -> Self {
+        let AttentionSpec { heads, kv_heads, head_dim, window, .. } = *attention;
+        let width = if dtype.size() == 2 { 8 } else { 4 };
+        // The largest power of two that divides a head's loads.
+        let loads = head_dim / width;
+        let lanes = (1usize << loads.trailing_zeros()).min(plane as usize);
+        let slice = head_dim / lanes;
+        let queries = heads / kv_heads;
+        let group = (1..=queries).rev().find(|g| queries % g == 0 && g * slice <= MAX_SLICE).unwrap_or(1);
+        let planes = (SHARED_FLOATS / (group * (head_dim + 2))).clamp(1, 256 / plane as usize).min(8);
+        Self {
+            heads: heads as u32,
+            kv_heads: kv_heads as u32,
+            d: head_dim as u32,
+            group: group as u32,
+            width: width as u32,
+            lanes: lanes as u32,
+            planes: planes as u32,
+            plane,
+            window: window.unwrap_or(0) as u32,
+            splits: splits as u32,
+            pairing: rope.pairing,
+            norm: rope.qk_norm_eps_bits.is_some(),
+        }
+    }
+
+    /// Elements of a head that a unit holds.
+    fn slice(self) -> u32 {
+        self.d / self.lanes
+    }
+
+    /// Cubes that share a key-value head.
+    fn cubes_per_kv_head(self) -> u32 {
+        self.heads / self.kv_heads / self.group
+    }
+
+    /// Groups of lanes in a cube: keys of a step.
+    fn keys(self) -> u32 {
+        self.planes * self.plane / self.lanes
+    }
+
+    /// Doublings from `lanes` to a plane.
+    fn merges(self) -> u32 {
+        (self.plane / self.lanes).ilog2()
+    }
+}
+
+impl DecodeAttentionOps for CubeBackend {
+    fn decode_attention(
+        qkv: CubeTensor,
+        q_norm: CubeTensor,
+        k_norm: CubeTensor,
+        table: CubeTensor,
+        positions: CubeTensor,
+        slots: CubeTensor,
+        k_cache: CubeTensor,
+        v_cache: CubeTensor,
+        rope: RopeSpec,
+        attention: AttentionSpec,
+    ) -> (CubeTensor, CubeTensor, CubeTensor) {
+        let qkv = contiguous(qkv);
+        let [rows, _] = dims(&qkv);
+        let [_, _, capacity, _] = dims(&k_cache);
+        let AttentionSpec { heads, kv_heads, head_dim, scale, window, .. } = attention;
+        let reach = window.unwrap_or(capacity).min(capacity);
+        let processors = qkv.client.properties().hardware.num_streaming_multiprocessors.unwrap_or(16) as usize;
+        let splits = (2 * processors / (kv_heads * rows)).clamp(1, MAX_SPLITS).min(reach.div_ceil(MIN_KEYS));
+        let plan = Plan::new(&attention, &rope, k_cache.dtype, plane_size(&qkv), splits);
+        let out = empty(&qkv, [rows, heads * head_dim], DType::F32);
+        let (partial, stats) = if splits > 1 {
+            (
+                empty(&qkv, [rows * heads * splits, head_dim], DType::F32),
+                empty(&qkv, [rows * heads * splits, 2], DType::F32),
+            )
+        } else {
+            (out.clone(), out.clone())
+        };
+        let cubes = plan.kv_heads * plan.cubes_per_kv_head();
+        // SAFETY: the buffers hold what the shapes say, positions lie below the capacity and slots
+        // below the slot count, which the engine checks when it admits a request; keys are masked or
+        // clamped to the used part of the cache.
+        unsafe {
+            attend::launch_unchecked(
+                &out.client,
+                CubeCount::Static(cubes, rows as u32, splits as u32),
+                CubeDim::new_2d(plan.plane, plan.planes),
+                4,
+                plan.width as usize,
+                qkv.into_buffer_arg(),
+                q_norm.into_buffer_arg(),
+                k_norm.into_buffer_arg(),
+                table.into_buffer_arg(),
+                positions.clone().into_buffer_arg(),
+                slots.into_buffer_arg(),
+                k_cache.clone().into_buffer_arg(),
+                v_cache.clone().into_buffer_arg(),
+                partial.clone().into_buffer_arg(),
+                stats.clone().into_buffer_arg(),
+                capacity as u32,
+                scale,
+                rope.qk_norm_eps_bits.map_or(0.0, f32::from_bits),
+                plan,
+                dtype_to_elem_type(k_cache.dtype),
+            );
+            if splits > 1 {
+                merge::launch_unchecked(
+                    &out.client,
+                    CubeCount::Static(heads as u32, rows as u32, 1),
+                    line(64),
+                    partial.into_buffer_arg(),
+                    stats.into_buffer_arg(),
+                    positions.into_buffer_arg(),
+                    out.clone().into_buffer_arg(),
+                    plan,
+                );
+            }
+        }
+        (out, k_cache, v_cache)
+    }
+}
+
+/// First key that position `position` sees, and keys of a split, a multiple of those of a step.
+#[cube]
+fn share(position: u32, #[comptime] plan: Plan) -> (u32, u32) {
+    let high = position + 1;
+    let mut low = 0u32;
+    if comptime!(plan.window > 0) {
+        low = select(high > plan.window, high - plan.window, 0u32);
+    }
+    let keys = comptime!(plan.keys());
+    (low, (high - low).div_ceil(plan.splits).div_ceil(keys) * keys)
+}
+
+/// Sum over the units that share a key.
+#[cube]
+fn lanes_sum(value: f32, #[comptime] lanes: u32) -> f32 {
+    let mut sum = value;
+    #[unroll]
+    for i in 0..comptime!(lanes.ilog2()) {
+        sum += plane_shuffle_xor(sum, comptime!(1 << i));
+    }
+    sum
+}
+
+/// The unit's slice of a head, normed and rotated.
+#[cube]
+#[allow(clippy::too_many_arguments)]
+fn prepare<N: Size>(
+    qkv: &[Vector<f32, N>],
+    norm_weight: &[Vector<f32, N>],
+    table: &[Vector<f32, N>],
+    base: u32,
+    position: u32,
+    eps: f32,
+    out: &mut Array<f32>,
+    #[comptime] at: u32,
+    #[comptime] plan: Plan,
+) {
+    let d = comptime!(plan.d);
+    let lane = UNIT_POS_X % plan.lanes;
+    let mut scale = 1.0f32;
+    if comptime!(plan.norm) {
+        let mut squares = 0.0f32;
+        #[unroll]
+        for i in 0..comptime!(plan.slice() / 4) {
+            let v = qkv[((base + element(lane, i, plan)) / 4) as usize];
+            #[unroll]
+            for j in 0..4usize {
+                squares += v.extract(j) * v.extract(j);
+            }
+        }
+        scale = 1.0f32 / f32::sqrt(lanes_sum(squares, plan.lanes) / f32::cast_from(d) + eps);
+    }
+    #[unroll]
+    for i in 0..comptime!(plan.slice() / 4) {
+        let e = element(lane, i, plan);
+        let mut a = qkv[((base + e) / 4) as usize];
+        if comptime!(plan.norm) {
+            a = a * norm_weight[(e / 4) as usize] * Vector::new(scale);
+        }
+        if comptime!(matches!(plan.pairing, RopePairing::Half)) {
+            let half = comptime!(d / 2);
+            let first = e < half;
+            let partner = select(first, e + half, e - half);
+            let mut b = qkv[((base + partner) / 4) as usize];
+            if comptime!(plan.norm) {
+                b = b * norm_weight[(partner / 4) as usize] * Vector::new(scale);
+            }
+            let pair = select(first, e, partner);
+            let cos = table[((position * d + pair) / 4) as usize];
+            let sin = table[((position * d + half + pair) / 4) as usize];
+            let sign = select(first, -1.0f32, 1.0f32);
+            #[unroll]
+            for j in 0..4usize {
+                out[comptime!((at + i * 4) as usize + j)] =
+                    a.extract(j) * cos.extract(j) + sign * b.extract(j) * sin.extract(j);
+            }
+        } else if comptime!(matches!(plan.pairing, RopePairing::Interleaved)) {
+            // Two pairs, whose cosines are one half of a vector.
+            let cos = table[((position * d + e / 2) / 4) as usize];
+            let sin = table[((position * d + comptime!(d / 2) + e / 2) / 4) as usize];
+            let low = (e / 2) % 4 == 0;
+            #[unroll]
+            for j in 0..2usize {
+                let c = select(low, cos.extract(j), cos.extract(comptime!(j + 2)));
+                let s = select(low, sin.extract(j), sin.extract(comptime!(j + 2)));
+                let (x, y) = (a.extract(comptime!(2 * j)), a.extract(comptime!(2 * j + 1)));
+                out[comptime!((at + i * 4) as usize + 2 * j)] = x * c - y * s;
+                out[comptime!((at + i * 4) as usize + 2 * j + 1)] = x * s + y * c;
+            }
+        } else {
+            #[unroll]
+            for j in 0..4usize {
+                out[comptime!((at + i * 4) as usize + j)] = a.extract(j);
+            }
+        }
+    }
+}
+
+/// The element of the head that a unit's quadruple `i` begins with; loads of a group lie side by side.
+#[cube]
+fn element(lane: u32, #[comptime] i: u32, #[comptime] plan: Plan) -> u32 {
+    let per_load = comptime!(plan.width / 4);
+    (comptime!(i / per_load * plan.lanes) + lane) * plan.width + comptime!(i % per_load * 4)
+}
+
+#[cube(launch_unchecked)]
+#[allow(clippy::too_many_arguments)]
+fn attend<F: Float, N: Size, W: Size>(
+    qkv: &[Vector<f32, N>],
+    q_norm: &[Vector<f32, N>],
+    k_norm: &[Vector<f32, N>],
+    table: &[Vector<f32, N>],
+    positions: &[i32],
+    slots: &[i32],
+    k_cache: &mut [Vector<F, W>],
+    v_cache: &mut [Vector<F, W>],
+    out: &mut [f32],
+    stats: &mut [f32],
+    capacity: u32,
+    scale: f32,
+    eps: f32,
+    #[comptime] plan: Plan,
+    #[define(F)] _dtype: ElemType,
+) {
+    let d = comptime!(plan.d);
+    let slice = comptime!(plan.slice());
+    let group = comptime!(plan.group);
+    let kv_head = CUBE_POS_X / comptime!(plan.cubes_per_kv_head());
+    let head0 = CUBE_POS_X * group;
+    let row = CUBE_POS_Y;
+    let position = u32::cast_from(positions[row as usize]);
+    let slot = u32::cast_from(slots[row as usize]);
+    let (low, keys) = share(position, plan);
+    let begin = low + CUBE_POS_Z * keys;
+    let end = select(begin + keys < position + 1, begin + keys, position + 1);
+    if begin <= position {
+        let lane = UNIT_POS_X % plan.lanes;
+        let sub = UNIT_POS_Y * comptime!(plan.plane / plan.lanes) + UNIT_POS_X / plan.lanes;
+        let qkv_row = row * comptime!((plan.heads + 2 * plan.kv_heads) * plan.d);
+
+        let mut q = Array::<f32>::new(comptime!((plan.group * plan.slice()) as usize));
+        #[unroll]
+        for h in 0..group {
+            let base = qkv_row + (head0 + h) * d;
+            prepare(qkv, q_norm, table, base, position, eps, &mut q, comptime!(h * plan.slice()), plan);
+        }
+        let mut new_k = Array::<f32>::new(comptime!(plan.slice() as usize));
+        let mut new_v = Array::<f32>::new(comptime!(plan.slice() as usize));
+        let k_base = qkv_row + comptime!(plan.heads * plan.d) + kv_head * d;
+        prepare(qkv, k_norm, table, k_base, position, eps, &mut new_k, 0u32, plan);
+        let v_base = k_base + comptime!(plan.kv_heads * plan.d);
+        #[unroll]
+        for i in 0..comptime!(plan.slice() / 4) {
+            let v = qkv[((v_base + element(lane, i, plan)) / 4) as usize];
+            #[unroll]
+            for j in 0..4usize {
+                new_v[comptime!(i as usize * 4 + j)] = v.extract(j);
+            }
+        }
+        // A vector of the cache: `lanes` of them side by side, `slice / width` times.
+        let cache = (slot * plan.kv_heads + kv_head) * capacity;
+        let vectors = comptime!(plan.slice() / plan.width);
+        if end == position + 1 && sub == 0 && head0 == kv_head * comptime!(plan.heads / plan.kv_heads) {
+            #[unroll]
+            for i in 0..vectors {
+                let at = (cache + position) * comptime!(plan.d / plan.width) + i * plan.lanes + lane;
+                let mut k = Vector::<F, W>::new(F::new(0.0));
+                let mut v = Vector::<F, W>::new(F::new(0.0));
+                #[unroll]
+                for j in 0..comptime!(plan.width) {
+                    k.insert(comptime!(j as usize), F::cast_from(new_k[comptime!((i * plan.width + j) as usize)]));
+                    v.insert(comptime!(j as usize), F::cast_from(new_v[comptime!((i * plan.width + j) as usize)]));
+                }
+                k_cache[at as usize] = k;
+                v_cache[at as usize] = v;
+            }
+        }
+
+        let mut maxima = Array::<f32>::new(comptime!(plan.group as usize));
+        let mut sums = Array::<f32>::new(comptime!(plan.group as usize));
+        let mut values = Array::<f32>::new(comptime!((plan.group * plan.slice()) as usize));
+        #[unroll]
+        for h in 0..group {
+            maxima[h as usize] = MASKED;
+            sums[h as usize] = 0.0f32;
+            #[unroll]
+            for i in 0..slice {
+                values[comptime!((h * plan.slice() + i) as usize)] = 0.0f32;
+            }
+        }
+        // Every unit goes the same number of steps, so that all take part in the shuffles.
+        for step in 0..(end - begin).div_ceil(comptime!(plan.keys())) {
+            let key = begin + step * comptime!(plan.keys()) + sub;
+            let seen = key < end;
+            let fresh = key == position;
+            let at = (cache + select(seen, key, begin)) * comptime!(plan.d / plan.width) + lane;
+            let mut k = Array::<f32>::new(comptime!(plan.slice() as usize));
+            let mut v = Array::<f32>::new(comptime!(plan.slice() as usize));
+            #[unroll]
+            for i in 0..vectors {
+                let kv = k_cache[(at + i * plan.lanes) as usize];
+                let vv = v_cache[(at + i * plan.lanes) as usize];
+                #[unroll]
+                for j in 0..comptime!(plan.width) {
+                    let e = comptime!((i * plan.width + j) as usize);
+                    k[e] = select(fresh, new_k[e], f32::cast_from(kv.extract(comptime!(j as usize))));
+                    v[e] = select(fresh, new_v[e], f32::cast_from(vv.extract(comptime!(j as usize))));
+                }
+            }
+            #[unroll]
+            for h in 0..group {
+                let mut dot = 0.0f32;
+                #[unroll]
+                for i in 0..slice {
+                    dot += q[comptime!((h * plan.slice() + i) as usize)] * k[i as usize];
+                }
+                let score = select(seen, lanes_sum(dot, plan.lanes) * scale, MASKED);
+                let largest = max(maxima[h as usize], score);
+                let shrink = f32::exp(maxima[h as usize] - largest);
+                let weight = select(seen, f32::exp(score - largest), 0.0f32);
+                maxima[h as usize] = largest;
+                sums[h as usize] = sums[h as usize] * shrink + weight;
+                #[unroll]
+                for i in 0..slice {
+                    let o = comptime!((h * plan.slice() + i) as usize);
+                    values[o] = values[o] * shrink + weight * v[i as usize];
+                }
+            }
+        }
+
+        // The groups of a plane, then the planes.
+        #[unroll]
+        for i in 0..comptime!(plan.merges()) {
+            let mask = comptime!(plan.lanes << i);
+            #[unroll]
+            for h in 0..group {
+                let other = plane_shuffle_xor(maxima[h as usize], mask);
+                let largest = max(maxima[h as usize], other);
+                let mine = f32::exp(maxima[h as usize] - largest);
+                let theirs = f32::exp(other - largest);
+                maxima[h as usize] = largest;
+                sums[h as usize] = sums[h as usize] * mine + plane_shuffle_xor(sums[h as usize], mask) * theirs;
+                #[unroll]
+                for i in 0..slice {
+                    let o = comptime!((h * plan.slice() + i) as usize);
+                    values[o] = values[o] * mine + plane_shuffle_xor(values[o], mask) * theirs;
+                }
+            }
+        }
+        let mut all_values = Shared::<[f32]>::new_slice(comptime!((plan.planes * plan.group * plan.d) as usize));
+        let mut all_stats = Shared::<[f32]>::new_slice(comptime!((plan.planes * plan.group * 2) as usize));
+        if UNIT_POS_X < plan.lanes {
+            #[unroll]
+            for h in 0..group {
+                let at = UNIT_POS_Y * group + h;
+                #[unroll]
+                for i in 0..comptime!(plan.slice() / 4) {
+                    let e = at * d + element(lane, i, plan);
+                    #[unroll]
+                    for j in 0..4u32 {
+                        all_values[(e + j) as usize] = values[comptime!((h * plan.slice() + i * 4 + j) as usize)];
+                    }
+                }
+                if lane == 0 {
+                    all_stats[(at * 2) as usize] = maxima[h as usize];
+                    all_stats[(at * 2 + 1) as usize] = sums[h as usize];
+                }
+            }
+        }
+        sync_cube();
+        let mut i = UNIT_POS_Y * plan.plane + UNIT_POS_X;
+        while i < comptime!(plan.group * plan.d) {
+            let h = i / d;
+            let mut largest = MASKED.runtime();
+            #[unroll]
+            for p in 0..plan.planes {
+                largest = max(largest, all_stats[((p * group + h) * 2) as usize]);
+            }
+            let mut sum = 0.0f32;
+            let mut value = 0.0f32;
+            #[unroll]
+            for p in 0..plan.planes {
+                let at = p * group + h;
+                let factor = f32::exp(all_stats[(at * 2) as usize] - largest);
+                sum += all_stats[(at * 2 + 1) as usize] * factor;
+                value += all_values[(at * d + i % d) as usize] * factor;
+            }
+            let head = row * plan.heads + head0 + h;
+            if comptime!(plan.splits == 1) {
+                out[(head * d + i % d) as usize] = value / sum;
+            } else {
+                let at = head * plan.splits + CUBE_POS_Z;
+                out[(at * d + i % d) as usize] = value;
+                if i % d == 0 {
+                    stats[(at * 2) as usize] = largest;
+                    stats[(at * 2 + 1) as usize] = sum;
+                }
+            }
+            i += comptime!(plan.planes * plan.plane);
+        }
+    }
+}
+
+/// Merges the partial softmaxes of one row and head.
+#[cube(launch_unchecked)]
+fn merge(partial: &[f32], stats: &[f32], positions: &[i32], out: &mut [f32], #[comptime] plan: Plan) {
+    let row = CUBE_POS_Y;
+    let head = row * plan.heads + CUBE_POS_X;
+    let position = u32::cast_from(positions[row as usize]);
+    let (low, keys) = share(position, plan);
+    let used = (position + 1 - low).div_ceil(keys);
+    let mut i = UNIT_POS_X;
+    while i < plan.d {
+        let mut largest = MASKED.runtime();
+        let mut sum = 0.0f32;
+        let mut value = 0.0f32;
+        for s in 0..used {
+            let at = head * plan.splits + s;
+            let other = stats[(at * 2) as usize];
+            let wider = max(largest, other);
+            let mine = f32::exp(largest - wider);
+            let theirs = f32::exp(other - wider);
+            sum = sum * mine + stats[(at * 2 + 1) as usize] * theirs;
+            value = value * mine + partial[(at * plan.d + i) as usize] * theirs;
+            largest = wider;
+        }
+        out[(head * plan.d + i) as usize] = value / sum;
+        i += CUBE_DIM_X;
+    }
+}

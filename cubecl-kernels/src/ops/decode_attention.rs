@@ -1,0 +1,65 @@
+//! Attention of a decode step: a row a slot, from the merged projection to the heads' outputs.
+
+use burn::backend::tensor::{FloatTensor, IntTensor};
+use burn::backend::{Backend, Dispatch, backend_extension};
+use burn::tensor::{Int, Tensor};
+
+use super::attention::{AttentionSpec, attention};
+use super::rope::{RopeSpec, rope_append};
+use super::weight::is_cpu;
+
+#[backend_extension(Cube: cfg(feature = "cube"))]
+pub(crate) trait DecodeAttentionOps: Backend {
+    #[allow(clippy::too_many_arguments)]
+    fn decode_attention(
+        qkv: FloatTensor<Self>,
+        q_norm: FloatTensor<Self>,
+        k_norm: FloatTensor<Self>,
+        table: FloatTensor<Self>,
+        positions: IntTensor<Self>,
+        slots: IntTensor<Self>,
+        k_cache: FloatTensor<Self>,
+        v_cache: FloatTensor<Self>,
+        rope: RopeSpec,
+        attention: AttentionSpec,
+    ) -> (FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>);
+}
+
+/// [`rope_append`], then [`attention`]; on a GPU rows of a decode step take one kernel for both.
+///
+/// # Shapes
+/// As of these two: qkv `[m, (heads + 2 kv_heads) head_dim]`, norms `[head_dim]`, table
+/// `[capacity, head_dim]`, positions and slots `[m]` int32, caches
+/// `[slots, kv_heads, capacity, head_dim]`. Returns `[m, heads head_dim]` and the caches, written in
+/// place.
+#[allow(clippy::too_many_arguments)]
+pub fn rope_attention(
+    qkv: Tensor<2>,
+    q_norm: Tensor<1>,
+    k_norm: Tensor<1>,
+    table: Tensor<2>,
+    positions: Tensor<1, Int>,
+    slots: Tensor<1, Int>,
+    k_cache: Tensor<4>,
+    v_cache: Tensor<4>,
+    rope: RopeSpec,
+    spec: AttentionSpec,
+) -> (Tensor<2>, Tensor<4>, Tensor<4>) {
+    if !spec.consecutive && !is_cpu(&qkv.device()) && spec.head_dim % 8 == 0 {
+        let (out, k, v) = Dispatch::decode_attention(
+            qkv.into_dispatch(),
+            q_norm.into_dispatch(),
+            k_norm.into_dispatch(),
+            table.into_dispatch(),
+            positions.into_dispatch(),
+            slots.into_dispatch(),
+            k_cache.into_dispatch(),
+            v_cache.into_dispatch(),
+            rope,
+            spec,
+        );
+        return (Tensor::from_dispatch(out), Tensor::from_dispatch(k), Tensor::from_dispatch(v));
+    }
+    let (q, k, v) = rope_append(qkv, q_norm, k_norm, table, positions.clone(), slots.clone(), k_cache, v_cache, rope);
+    (attention(q, k.clone(), v.clone(), positions, slots, spec), k, v)
+}
