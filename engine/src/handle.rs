@@ -44,7 +44,8 @@ pub struct ModelInfo {
 pub struct LoadOptions {
     /// The device to run on.
     pub device: DeviceSpec,
-    /// Arithmetic; `None` takes float32 on the CPU and the fastest accurate one on a GPU.
+    /// Arithmetic; `None` takes activations of eight bits for packed weights on the CPU, and the
+    /// fastest accurate one on a GPU.
     pub precision: Option<Precision>,
     /// Positions a request may use; `None` takes the checkpoint's own, at most
     /// [`DEFAULT_CONTEXT`].

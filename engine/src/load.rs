@@ -91,7 +91,8 @@ impl<'a> Weights<'a> {
     }
 
     fn matrix(&self, format: Format, rows: usize, cols: usize, bytes: &[u8]) -> Result<Weight> {
-        Weight::new(format, rows, cols, bytes, &self.placement.device)
+        let Placement { device, precision, .. } = self.placement;
+        Weight::for_precision(format, rows, cols, bytes, device, *precision)
             .map_err(|e| Error::Compute(format!("{}: {e}", self.prefix)))
     }
 

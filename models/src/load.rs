@@ -100,19 +100,27 @@ fn tokenizer(checkpoint: &Checkpoint) -> Result<Option<Arc<Tokenizer>>> {
     Ok(tokenizer.map(Arc::new))
 }
 
-/// float32 on the CPU; on a GPU bfloat16 operands where the tensor cores take them (CUDA), float32
-/// elsewhere. Caches are half as wide as the arithmetic of products unless that is float32.
+/// On the CPU activations of eight bits for packed weights and float32 for the others; on a GPU
+/// bfloat16 operands where the tensor cores take them (CUDA), float32 elsewhere. Caches are half as
+/// wide as the arithmetic of products where that is bfloat16 or float16.
 fn placement(opened: &OpenDevice, options: &LoadOptions, context: usize) -> Result<Placement> {
     let default = match opened.kind {
         DeviceKind::Cuda => Precision::BF16,
+        DeviceKind::Cpu => Precision::Int8,
         _ => Precision::F32,
     };
     let precision = options.precision.unwrap_or(default);
-    if opened.kind == DeviceKind::Cpu && precision != Precision::F32 {
-        let problem = format!("is {precision:?}; the CPU computes in F32");
-        return Err(Error::Parameter { name: "precision", problem });
+    let half = matches!(precision, Precision::BF16 | Precision::F16);
+    let problem = match opened.kind {
+        DeviceKind::Cpu if half => Some("the CPU computes in F32 or Int8"),
+        DeviceKind::Cpu => None,
+        _ if precision == Precision::Int8 => Some("only the CPU computes in it"),
+        _ => None,
+    };
+    if let Some(problem) = problem {
+        return Err(Error::Parameter { name: "precision", problem: format!("is {precision:?}; {problem}") });
     }
-    let cache_dtype = if precision == Precision::F32 { DType::F32 } else { DType::F16 };
+    let cache_dtype = if half { DType::F16 } else { DType::F32 };
     let prefill_chunk = options.prefill_chunk.unwrap_or(PREFILL_CHUNK).max(1);
     Ok(Placement {
         device: opened.device.clone(),

@@ -3,11 +3,15 @@
 use rayon::prelude::*;
 
 use super::memory::{Line, Lines};
+use crate::flex::embedding;
 use crate::flex::simd::LANES;
 use crate::formats::Format;
 
 /// Which bytes of a block become words and which become separate halves.
 struct Fields {
+    /// Elements of a block here: bfloat16 has blocks too.
+    len: usize,
+    bytes: usize,
     /// Ranges of whole words, `(first byte, words)`.
     words: &'static [(usize, usize)],
     /// First bytes of two-byte fields.
@@ -18,7 +22,12 @@ struct Fields {
 const fn fields(format: Format) -> Option<Fields> {
     macro_rules! fields {
         ($($at:literal: $count:literal),+; $($half:literal),*) => {
-            Some(Fields { words: &[$(($at, $count)),+], halves: &[$($half),*] })
+            Some(Fields {
+                len: format.block_len(),
+                bytes: format.block_bytes(),
+                words: &[$(($at, $count)),+],
+                halves: &[$($half),*],
+            })
         };
     }
     match format {
@@ -31,8 +40,10 @@ const fn fields(format: Format) -> Option<Fields> {
         Format::Q3_K => fields![0: 8, 32: 16, 96: 3; 108],
         Format::Q4_K => fields![4: 3, 16: 32; 0, 2],
         Format::Q5_K => fields![4: 3, 16: 8, 48: 32; 0, 2],
-        Format::Q6_K => Some(Fields { words: &Q6_K_WORDS, halves: &[208] }),
+        Format::Q6_K => Some(Fields { len: 256, bytes: 210, words: &Q6_K_WORDS, halves: &[208] }),
         Format::IQ4_XS => fields![4: 1, 8: 32; 0, 2],
+        // Two columns to a word.
+        Format::BF16 => Some(Fields { len: 32, bytes: 64, words: &[(0, 16)], halves: &[] }),
         _ => None,
     }
 }
@@ -71,8 +82,6 @@ pub(crate) struct Interleaved {
     pub(super) format: Format,
     pub(super) rows: usize,
     pub(super) cols: usize,
-    /// Blocks of a row.
-    blocks: usize,
     /// Lines of a group, and how many of them are words.
     group_lines: usize,
     word_lines: usize,
@@ -90,7 +99,8 @@ pub(super) struct Group<'a> {
 
 impl Interleaved {
     /// Whether matrices of the format can be interleaved.
-    pub(crate) const fn supports(format: Format) -> bool {
+    #[cfg(test)]
+    pub(super) const fn supports(format: Format) -> bool {
         fields(format).is_some()
     }
 
@@ -98,10 +108,10 @@ impl Interleaved {
     pub(crate) fn new(format: Format, rows: usize, cols: usize, bytes: &[u8]) -> Option<Self> {
         let fields = fields(format)?;
         let row_bytes = format.row_bytes(cols)?;
-        if bytes.len() != rows.checked_mul(row_bytes)? || cols == 0 {
+        if bytes.len() != rows.checked_mul(row_bytes)? || cols == 0 || cols % fields.len != 0 {
             return None;
         }
-        let blocks = cols / format.block_len();
+        let blocks = cols / fields.len;
         let word_lines = blocks * fields.word_count();
         let group_lines = word_lines + (blocks * fields.halves.len()).div_ceil(2);
         let mut lines = Lines::zeros(rows.div_ceil(LANES) * group_lines);
@@ -110,26 +120,30 @@ impl Interleaved {
             let (words, halves) = group.split_at_mut(word_lines);
             let halves: &mut [[u16; LANES]] = bytemuck::cast_slice_mut(halves);
             for (lane, row) in rows.chunks_exact(row_bytes).enumerate() {
-                let stored = row.chunks_exact(format.block_bytes());
-                for (block, words) in stored.clone().zip(words.chunks_exact_mut(fields.word_count())) {
+                for (i, block) in row.chunks_exact(fields.bytes).enumerate() {
+                    let words = &mut words[i * fields.word_count()..][..fields.word_count()];
                     for (word, at) in words.iter_mut().zip(fields.word_places()) {
                         word[lane] = u32::from_le_bytes([block[at], block[at + 1], block[at + 2], block[at + 3]]);
                     }
                     spread_high_bits(format, &mut words[0][lane]);
-                }
-                for (block, halves) in stored.zip(halves.chunks_exact_mut(fields.halves.len())) {
+                    let halves = &mut halves[i * fields.halves.len()..][..fields.halves.len()];
                     for (half, at) in halves.iter_mut().zip(fields.halves) {
                         half[lane] = u16::from_le_bytes([block[*at], block[*at + 1]]);
                     }
                 }
             }
         });
-        Some(Self { format, rows, cols, blocks, group_lines, word_lines, lines })
+        Some(Self { format, rows, cols, group_lines, word_lines, lines })
     }
 
     /// Bytes held.
     pub(crate) fn bytes(&self) -> usize {
         size_of_val(self.lines.lines())
+    }
+
+    /// Elements of a row.
+    pub(crate) fn cols(&self) -> usize {
+        self.cols
     }
 
     pub(super) fn group(&self, group: usize) -> Group<'_> {
@@ -138,22 +152,41 @@ impl Interleaved {
         Group { words, halves: bytemuck::cast_slice(halves) }
     }
 
+    /// Writes rows `tokens` to `out`, `[tokens, cols]`; a token that is no row becomes zeros.
+    pub(crate) fn gather(&self, tokens: &[i32], out: &mut [f32]) {
+        let Some(row_bytes) = self.format.row_bytes(self.cols) else { return };
+        let write = |stored: &mut Vec<u8>, (token, out): (&i32, &mut [f32])| match usize::try_from(*token) {
+            Ok(row) if row < self.rows => {
+                stored.resize(row_bytes, 0);
+                self.row(row, stored);
+                embedding::dequantize_rows(self.format, stored, self.cols, 0..1, out);
+            }
+            _ => out.fill(0.0),
+        };
+        if tokens.len() < 8 {
+            let mut stored = Vec::new();
+            tokens.iter().zip(out.chunks_exact_mut(self.cols)).for_each(|row| write(&mut stored, row));
+        } else {
+            tokens.par_iter().zip(out.par_chunks_exact_mut(self.cols)).for_each_init(Vec::new, write);
+        }
+    }
+
     /// Writes the stored bytes of one row, [`Format::row_bytes`] of them.
-    pub(crate) fn row(&self, row: usize, out: &mut [u8]) {
+    pub(super) fn row(&self, row: usize, out: &mut [u8]) {
         let Some(fields) = fields(self.format) else { return };
         let (group, lane) = (self.group(row / LANES), row % LANES);
-        let words = group.words.chunks_exact(fields.word_count());
-        let halves = group.halves.chunks_exact(fields.halves.len());
-        for ((block, words), halves) in out.chunks_exact_mut(self.format.block_bytes()).zip(words).zip(halves) {
+        for (block, out) in out.chunks_exact_mut(fields.bytes).enumerate() {
+            let words = &group.words[block * fields.word_count()..][..fields.word_count()];
             for (i, (word, at)) in words.iter().zip(fields.word_places()).enumerate() {
                 let mut word = word[lane];
                 if i == 0 {
                     gather_high_bits(self.format, &mut word);
                 }
-                block[at..at + 4].copy_from_slice(&word.to_le_bytes());
+                out[at..at + 4].copy_from_slice(&word.to_le_bytes());
             }
+            let halves = &group.halves[block * fields.halves.len()..][..fields.halves.len()];
             for (half, at) in halves.iter().zip(fields.halves) {
-                block[*at..at + 2].copy_from_slice(&half[lane].to_le_bytes());
+                out[*at..*at + 2].copy_from_slice(&half[lane].to_le_bytes());
             }
         }
     }

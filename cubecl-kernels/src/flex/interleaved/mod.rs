@@ -5,8 +5,12 @@
 //! applied to whole vectors, and there is nothing to add up across lanes. Activations become
 //! integers in `-127..=127` with a scale per 32 columns, ggml's `Q8_0`; products within a
 //! sub-block are exact, the rest is float32.
+//!
+//! bfloat16 weights lie the same way, two columns to a word. Few rows of activations stay float32;
+//! many become bfloat16 where the processor multiplies that.
 
 mod columns;
+mod floats;
 mod formats;
 mod layout;
 mod memory;

@@ -3,6 +3,7 @@
 use std::marker::PhantomData;
 
 use super::columns::{Columns, SUB, quantize};
+use super::floats;
 use super::formats::{self, Block, Stored};
 use super::layout::{Group, Interleaved};
 use crate::flex::linear::cut;
@@ -11,7 +12,7 @@ use crate::flex::simd::{Dots, Kernel, LANES, Level, Unit};
 use crate::formats::Format;
 
 /// Rows of activations that a tile multiplies at once: as many as sums fit the registers.
-const WIDE: usize = 8;
+pub(super) const WIDE: usize = 8;
 
 /// Weights per task: enough to outweigh the start of a task.
 const TASK_WEIGHTS: usize = 1 << 15;
@@ -47,8 +48,7 @@ pub(super) fn linear_at(
     if m == 0 || rows == 0 {
         return;
     }
-    let x = Activations::new(level, x, cols, m);
-    let columns = out.chunks_exact_mut(stride).map(|out| &mut out[offset..offset + rows]).collect();
+    let columns: Vec<_> = out.chunks_exact_mut(stride).map(|out| &mut out[offset..offset + rows]).collect();
     let groups = rows.div_ceil(LANES);
     // Four tasks for every thread let a fast one take work from a slow one.
     let share = groups.div_ceil(4 * pool::threads());
@@ -57,6 +57,11 @@ pub(super) fn linear_at(
         _ => share.min(TASK_GROUPS),
     };
     let mut tasks = cut(columns, task_groups * LANES);
+    if matrix.format == Format::BF16 {
+        let x = floats::Activations::new(level, x, cols, m);
+        return pool::for_each(&mut tasks, |task, out| x.multiply(level, matrix, task * task_groups, out));
+    }
+    let x = Activations::new(level, x, cols, m);
     pool::for_each(&mut tasks, |task, out| {
         Task { matrix, first: task * task_groups, x: &x, out }.run(level);
     });
@@ -153,13 +158,18 @@ impl<B: Block, const N: usize> Kernel for Panel<'_, '_, B, N> {
         for start in (0..rows).step_by(LANES) {
             let group = self.matrix.group(self.first + start / LANES);
             let sums = product::<S, B, N>(simd, group, self.panel);
-            for (out, sums) in self.out.iter_mut().zip(&sums) {
-                let out = &mut out[start..];
-                match out.first_chunk_mut::<LANES>() {
-                    Some(out) => *out = *sums,
-                    None => out.copy_from_slice(&sums[..out.len()]),
-                }
-            }
+            store(self.out, start, &sums);
+        }
+    }
+}
+
+/// Writes the sums of sixteen rows from row `start`, or of as many as there are.
+pub(super) fn store(out: &mut [&mut [f32]], start: usize, sums: &[Unit]) {
+    for (out, sums) in out.iter_mut().zip(sums) {
+        let out = &mut out[start..];
+        match out.first_chunk_mut::<LANES>() {
+            Some(out) => *out = *sums,
+            None => out.copy_from_slice(&sums[..out.len()]),
         }
     }
 }

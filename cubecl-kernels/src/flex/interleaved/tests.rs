@@ -1,11 +1,18 @@
 use std::time::Instant;
 
+use half::bf16;
+
 use super::columns::{SUB, dequantized, quantize};
 use super::product::linear_at;
 use super::{Interleaved, linear};
 use crate::flex::simd::Level;
 use crate::flex::test_data::{Random, random_blocks};
 use crate::formats::Format;
+
+/// Elements of a block: bfloat16 has blocks here.
+fn block_len(format: Format) -> usize {
+    if format == Format::BF16 { 32 } else { format.block_len() }
+}
 
 fn formats() -> impl Iterator<Item = Format> {
     Format::ALL.into_iter().filter(|format| Interleaved::supports(*format))
@@ -16,7 +23,7 @@ fn rows_come_back_as_they_were() {
     let mut random = Random::new(20);
     for format in formats() {
         for (rows, blocks) in [(1, 1), (15, 2), (16, 3), (35, 1)] {
-            let cols = blocks * format.block_len();
+            let cols = blocks * block_len(format);
             let stored = random_blocks(&mut random, format, rows * cols);
             let matrix = Interleaved::new(format, rows, cols, &stored).unwrap();
             let mut found = vec![0; stored.len() / rows];
@@ -68,7 +75,11 @@ fn check(level: Level, format: Format, rows: usize, cols: usize, m: usize, rando
     linear_at(level, &matrix, &x, m, &mut out, stride, offset);
     let mut weights = vec![0.0; rows * cols];
     format.dequantize(&stored, &mut weights);
-    let x = dequantized(&x, cols);
+    let x = match format {
+        Format::BF16 if m > 8 && level.bf16().is_some() => x.iter().map(|x| bf16::from_f32(*x).to_f32()).collect(),
+        Format::BF16 => x,
+        _ => dequantized(&x, cols),
+    };
     for (x, out) in x.chunks_exact(cols).zip(out.chunks_exact(stride)) {
         for (weights, found) in weights.chunks_exact(cols).zip(&out[offset..]) {
             let terms = weights.iter().zip(x).map(|(w, x)| f64::from(*w) * f64::from(*x));
@@ -92,7 +103,7 @@ fn every_format_level_and_row_count_agrees_with_the_reference() {
     for level in Level::available() {
         for format in formats() {
             for m in [1, 2, 3, 4, 5, 7, 8, 9, 12, 23, 70] {
-                let cols = (1 + random.below(3)) * format.block_len();
+                let cols = (1 + random.below(3)) * block_len(format);
                 check(level, format, 1 + random.below(40), cols, m, &mut random);
             }
         }
@@ -102,7 +113,7 @@ fn every_format_level_and_row_count_agrees_with_the_reference() {
 #[test]
 fn shapes_beyond_one_task_agree_with_the_reference() {
     let mut random = Random::new(23);
-    for (format, rows, cols) in [(Format::Q4_K, 1030, 768), (Format::Q8_0, 1111, 544), (Format::Q6_K, 777, 1024)] {
+    for (format, rows, cols) in [(Format::Q4_K, 1030, 768), (Format::Q8_0, 1111, 544), (Format::Q6_K, 777, 1024), (Format::BF16, 777, 1024)] {
         for m in [1, 3, 33, 150] {
             check(Level::best(), format, rows, cols, m, &mut random);
         }

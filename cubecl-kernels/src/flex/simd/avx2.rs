@@ -247,6 +247,10 @@ impl Dots for Avx2 {
         on!([_mm256_loadu_si256(from.as_ptr().cast()), _mm256_loadu_si256(from[8..].as_ptr().cast())])
     }
     #[inline(always)]
+    fn from_bits(self, bits: I) -> F {
+        on!([_mm256_castsi256_ps(bits[0]), _mm256_castsi256_ps(bits[1])])
+    }
+    #[inline(always)]
     fn add_i32(self, a: I, b: I) -> I {
         on!([_mm256_add_epi32(a[0], b[0]), _mm256_add_epi32(a[1], b[1])])
     }

@@ -202,6 +202,10 @@ impl Dots for Avx512 {
         on!(_mm512_loadu_si512(from.as_ptr().cast()))
     }
     #[inline(always)]
+    fn from_bits(self, bits: __m512i) -> __m512 {
+        on!(_mm512_castsi512_ps(bits))
+    }
+    #[inline(always)]
     fn add_i32(self, a: __m512i, b: __m512i) -> __m512i {
         on!(_mm512_add_epi32(a, b))
     }

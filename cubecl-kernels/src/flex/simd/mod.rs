@@ -8,6 +8,7 @@
 mod avx2;
 #[cfg(target_arch = "x86_64")]
 mod avx512;
+mod bf16;
 mod dots;
 #[cfg(target_arch = "aarch64")]
 mod neon;
@@ -15,6 +16,7 @@ mod scalar;
 
 use std::sync::OnceLock;
 
+pub(crate) use bf16::Bf16;
 pub(crate) use dots::{Dots, Words};
 
 /// Lanes of one vector.
@@ -167,6 +169,15 @@ impl Level {
     pub(crate) fn best() -> Self {
         static BEST: OnceLock<Level> = OnceLock::new();
         *BEST.get_or_init(|| Self::available().last().copied().unwrap_or(Self::Scalar(scalar::Scalar)))
+    }
+
+    /// Products of bfloat16 pairs, where this level has them.
+    pub(crate) fn bf16(self) -> Option<Bf16> {
+        match self {
+            #[cfg(target_arch = "x86_64")]
+            Self::Avx512(_) => Bf16::detect(),
+            _ => None,
+        }
     }
 
     /// Runs `kernel` compiled for this level.

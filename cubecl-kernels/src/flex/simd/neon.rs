@@ -254,6 +254,10 @@ impl Dots for Neon {
         on!(from_fn(|i| vreinterpretq_s32_u32(vld1q_u32(from[4 * i..].as_ptr()))))
     }
     #[inline(always)]
+    fn from_bits(self, bits: I) -> F {
+        on!(from_fn(|i| vreinterpretq_f32_s32(bits[i])))
+    }
+    #[inline(always)]
     fn add_i32(self, a: I, b: I) -> I {
         on!(from_fn(|i| vaddq_s32(a[i], b[i])))
     }

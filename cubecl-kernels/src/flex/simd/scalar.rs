@@ -139,6 +139,10 @@ impl Dots for Scalar {
         from.map(u32::cast_signed)
     }
     #[inline(always)]
+    fn from_bits(self, bits: Self::I) -> Unit {
+        from_fn(|i| f32::from_bits(bits[i].cast_unsigned()))
+    }
+    #[inline(always)]
     fn add_i32(self, a: Self::I, b: Self::I) -> Self::I {
         from_fn(|i| a[i] + b[i])
     }
