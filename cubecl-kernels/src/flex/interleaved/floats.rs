@@ -48,7 +48,7 @@ impl Activations {
                 for (x, out) in x.chunks_exact(matrix.cols() / 2).zip(out.chunks_mut(WIDE)) {
                     let rows = out.first().map_or(0, |out| out.len());
                     for start in (0..rows).step_by(LANES) {
-                        let sums = proof.product(matrix.group(first + start / LANES).words, x);
+                        let sums = proof.product(matrix.group(first + start / LANES), x);
                         store(out, start, &sums);
                     }
                 }
@@ -92,7 +92,7 @@ impl<const N: usize> Kernel for Panel<'_, '_, N> {
         let rows = self.out.first().map_or(0, |out| out.len());
         for start in (0..rows).step_by(LANES) {
             let group = self.matrix.group(self.first + start / LANES);
-            store(self.out, start, &product(simd, group.words, self.x));
+            store(self.out, start, &product(simd, group, self.x));
         }
     }
 }

@@ -67,6 +67,24 @@ impl Fields {
         self.words.iter().map(|(_, count)| count).sum()
     }
 
+    /// Blocks whose halves share a line.
+    fn chunk_blocks(&self) -> usize {
+        if self.halves.len() == 1 { 2 } else { 1 }
+    }
+
+    /// Lines of a row group's `blocks`.
+    fn lines(&self, blocks: usize) -> usize {
+        let headers = if self.halves.is_empty() { 0 } else { blocks.div_ceil(self.chunk_blocks()) };
+        headers + blocks * self.word_count()
+    }
+
+    /// Lines before block `block`: of its halves, of its words.
+    fn places(&self, block: usize) -> (usize, usize) {
+        let (chunk, within) = (block / self.chunk_blocks(), block % self.chunk_blocks());
+        let start = self.lines(chunk * self.chunk_blocks());
+        (start, start + usize::from(!self.halves.is_empty()) + within * self.word_count())
+    }
+
     /// First bytes of the words.
     fn word_places(&self) -> impl Iterator<Item = usize> {
         self.words.iter().flat_map(|(first, count)| (0..*count).map(move |i| first + 4 * i))
@@ -75,26 +93,16 @@ impl Fields {
 
 /// A matrix `[rows, cols]` in groups of sixteen rows; the last is filled up with zeros.
 ///
-/// A group holds the words of its blocks, `[blocks, words, 16]`, then their halves,
-/// `[blocks, halves, 16]`, and ends on a whole line.
+/// A group holds its blocks one after the other, each as a line of its two halves, `[2, 16]`, and
+/// its words, `[words, 16]`; of formats with a single half two blocks share a line. So memory is
+/// read in order, which is where it is fastest.
 #[derive(Debug)]
 pub(crate) struct Interleaved {
     pub(super) format: Format,
     pub(super) rows: usize,
     pub(super) cols: usize,
-    /// Lines of a group, and how many of them are words.
     group_lines: usize,
-    word_lines: usize,
     lines: Lines,
-}
-
-/// One group's blocks.
-#[derive(Clone, Copy)]
-pub(super) struct Group<'a> {
-    /// `[blocks, words, 16]`
-    pub(super) words: &'a [Line],
-    /// `[blocks, halves, 16]`
-    pub(super) halves: &'a [[u16; LANES]],
 }
 
 impl Interleaved {
@@ -112,28 +120,27 @@ impl Interleaved {
             return None;
         }
         let blocks = cols / fields.len;
-        let word_lines = blocks * fields.word_count();
-        let group_lines = word_lines + (blocks * fields.halves.len()).div_ceil(2);
+        let group_lines = fields.lines(blocks);
         let mut lines = Lines::zeros(rows.div_ceil(LANES) * group_lines);
         let groups = lines.lines_mut().par_chunks_exact_mut(group_lines);
         groups.zip(bytes.par_chunks(LANES * row_bytes)).for_each(|(group, rows)| {
-            let (words, halves) = group.split_at_mut(word_lines);
-            let halves: &mut [[u16; LANES]] = bytemuck::cast_slice_mut(halves);
-            for (lane, row) in rows.chunks_exact(row_bytes).enumerate() {
-                for (i, block) in row.chunks_exact(fields.bytes).enumerate() {
-                    let words = &mut words[i * fields.word_count()..][..fields.word_count()];
+            for (i, offset) in (0..blocks).map(|block| (block, block % fields.chunk_blocks() * fields.halves.len())) {
+                let (header, first) = fields.places(i);
+                for (lane, row) in rows.chunks_exact(row_bytes).enumerate() {
+                    let block = &row[i * fields.bytes..][..fields.bytes];
+                    let words = &mut group[first..][..fields.word_count()];
                     for (word, at) in words.iter_mut().zip(fields.word_places()) {
                         word[lane] = u32::from_le_bytes([block[at], block[at + 1], block[at + 2], block[at + 3]]);
                     }
                     spread_high_bits(format, &mut words[0][lane]);
-                    let halves = &mut halves[i * fields.halves.len()..][..fields.halves.len()];
-                    for (half, at) in halves.iter_mut().zip(fields.halves) {
+                    let halves: &mut [[u16; LANES]; 2] = bytemuck::cast_mut(&mut group[header]);
+                    for (half, at) in halves[offset..].iter_mut().zip(fields.halves) {
                         half[lane] = u16::from_le_bytes([block[*at], block[*at + 1]]);
                     }
                 }
             }
         });
-        Some(Self { format, rows, cols, group_lines, word_lines, lines })
+        Some(Self { format, rows, cols, group_lines, lines })
     }
 
     /// Bytes held.
@@ -146,10 +153,9 @@ impl Interleaved {
         self.cols
     }
 
-    pub(super) fn group(&self, group: usize) -> Group<'_> {
-        let lines = &self.lines.lines()[group * self.group_lines..][..self.group_lines];
-        let (words, halves) = lines.split_at(self.word_lines);
-        Group { words, halves: bytemuck::cast_slice(halves) }
+    /// The lines of sixteen rows.
+    pub(super) fn group(&self, group: usize) -> &[Line] {
+        &self.lines.lines()[group * self.group_lines..][..self.group_lines]
     }
 
     /// Writes rows `tokens` to `out`, `[tokens, cols]`; a token that is no row becomes zeros.
@@ -176,7 +182,8 @@ impl Interleaved {
         let Some(fields) = fields(self.format) else { return };
         let (group, lane) = (self.group(row / LANES), row % LANES);
         for (block, out) in out.chunks_exact_mut(fields.bytes).enumerate() {
-            let words = &group.words[block * fields.word_count()..][..fields.word_count()];
+            let (header, first) = fields.places(block);
+            let words = &group[first..][..fields.word_count()];
             for (i, (word, at)) in words.iter().zip(fields.word_places()).enumerate() {
                 let mut word = word[lane];
                 if i == 0 {
@@ -184,7 +191,8 @@ impl Interleaved {
                 }
                 out[at..at + 4].copy_from_slice(&word.to_le_bytes());
             }
-            let halves = &group.halves[block * fields.halves.len()..][..fields.halves.len()];
+            let halves: &[[u16; LANES]; 2] = bytemuck::cast_ref(&group[header]);
+            let halves = &halves[block % fields.chunk_blocks() * fields.halves.len()..];
             for (half, at) in halves.iter().zip(fields.halves) {
                 out[*at..*at + 2].copy_from_slice(&half[lane].to_le_bytes());
             }

@@ -5,7 +5,8 @@ use std::marker::PhantomData;
 use super::columns::{Columns, SUB, quantize};
 use super::floats;
 use super::formats::{self, Block, Stored};
-use super::layout::{Group, Interleaved};
+use super::layout::Interleaved;
+use super::memory::Line;
 use crate::flex::linear::cut;
 use crate::flex::pool;
 use crate::flex::simd::{Dots, Kernel, LANES, Level, Unit};
@@ -176,11 +177,17 @@ pub(super) fn store(out: &mut [&mut [f32]], start: usize, sums: &[Unit]) {
 
 /// The products of sixteen rows with `N` rows of activations.
 #[inline(always)]
-fn product<S: Dots, B: Block, const N: usize>(simd: S, group: Group<'_>, panel: &[Columns<N>]) -> [Unit; N] {
+fn product<S: Dots, B: Block, const N: usize>(simd: S, group: &[Line], panel: &[Columns<N>]) -> [Unit; N] {
     let mut sums = [simd.splat(0.0); N];
-    let stored = group.words.chunks_exact(B::WORDS).zip(group.halves.chunks_exact(B::HALVES));
-    for ((words, halves), x) in stored.zip(panel.chunks_exact(B::SUBS)) {
-        B::add(simd, Stored { words, halves }, x, &mut sums);
+    let chunk_blocks = 2 / B::HALVES;
+    let chunks = group.chunks(1 + chunk_blocks * B::WORDS).zip(panel.chunks(chunk_blocks * B::SUBS));
+    for (chunk, x) in chunks {
+        let [halves, words @ ..] = chunk else { break };
+        let halves: &[[u16; LANES]; 2] = bytemuck::cast_ref(halves);
+        let blocks = words.chunks_exact(B::WORDS).zip(halves.chunks_exact(B::HALVES));
+        for ((words, halves), x) in blocks.zip(x.chunks_exact(B::SUBS)) {
+            B::add(simd, Stored { words, halves }, x, &mut sums);
+        }
     }
     let mut out = [[0.0; LANES]; N];
     for (out, sum) in out.iter_mut().zip(sums) {
