@@ -27,8 +27,13 @@ pub(crate) fn threads() -> usize {
 /// # Panics
 /// When `f` does, after all calls have ended.
 pub(crate) fn for_each<T: Send>(items: &mut [T], f: impl Fn(usize, &mut T) + Sync) {
+    for_each_on(usize::MAX, items, f);
+}
+
+/// [`for_each`] on the caller's thread alone if `most` is 1.
+pub(crate) fn for_each_on<T: Send>(most: usize, items: &mut [T], f: impl Fn(usize, &mut T) + Sync) {
     let one_by_one = |items: &mut [T]| items.iter_mut().enumerate().for_each(|(i, item)| f(i, item));
-    if items.len() < 2 || threads() < 2 {
+    if most.min(items.len()).min(threads()) < 2 {
         return one_by_one(items);
     }
     let pool = Pool::get();

@@ -1,7 +1,6 @@
 //! Activations as bytes.
 
-use rayon::prelude::*;
-
+use crate::flex::pool;
 use crate::flex::simd::{Dots, Kernel, LANES, Level};
 
 /// Columns of a sub-block.
@@ -27,17 +26,13 @@ pub(super) fn quantize<const N: usize>(level: Level, x: &[f32], cols: usize) -> 
     let zero =
         Columns { bytes: [[[0; 4]; N]; 8], scales: [0.0; N], minus_sums: [0.0; N], minus_eight: [[0; N]; 3] };
     let mut panels = vec![zero; (x.len() / cols).div_ceil(N) * subs];
-    let fill = |(rows, panel): (&[f32], &mut [Columns<N>])| {
+    let threads = if x.len() < 1 << 14 { 1 } else { usize::MAX };
+    let mut work: Vec<_> = x.chunks(N * cols).zip(panels.chunks_exact_mut(subs)).collect();
+    pool::for_each_on(threads, &mut work, |_, (rows, panel)| {
         for (n, row) in rows.chunks_exact(cols).enumerate() {
             level.run(Quantize { row, panel, n });
         }
-    };
-    let work = x.chunks(N * cols).zip(panels.chunks_exact_mut(subs));
-    if x.len() < 1 << 15 {
-        work.for_each(fill);
-    } else {
-        x.par_chunks(N * cols).zip(panels.par_chunks_exact_mut(subs)).for_each(fill);
-    }
+    });
     panels
 }
 

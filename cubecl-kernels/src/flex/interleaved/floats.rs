@@ -2,11 +2,11 @@
 #![allow(clippy::needless_range_loop)]
 
 use half::bf16;
-use rayon::prelude::*;
 
 use super::layout::Interleaved;
 use super::memory::Line;
 use super::product::{WIDE, store};
+use crate::flex::pool;
 use crate::flex::simd::{Bf16, Dots, Kernel, LANES, Level, Unit};
 
 /// All rows of `x` in panels, the last filled up with zeros: element `[panel][column][row]`.
@@ -65,7 +65,8 @@ fn panels<T: Copy + Default + Send + Sync>(
     element: impl Fn(&[f32], usize) -> T + Sync,
 ) -> Vec<[T; WIDE]> {
     let mut out = vec![[T::default(); WIDE]; x.len().div_ceil(WIDE * cols) * length];
-    out.par_chunks_exact_mut(length).zip(x.par_chunks(WIDE * cols)).for_each(|(panel, rows)| {
+    let mut work: Vec<_> = out.chunks_exact_mut(length).zip(x.chunks(WIDE * cols)).collect();
+    pool::for_each(&mut work, |_, (panel, rows)| {
         for (n, row) in rows.chunks_exact(cols).enumerate() {
             for (at, out) in panel.iter_mut().enumerate() {
                 out[n] = element(row, at);
