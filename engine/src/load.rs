@@ -121,7 +121,7 @@ impl<'a> Weights<'a> {
             weights.push(if run.len() == 1 {
                 self.matrix(first.format, rows, input, first.bytes)?
             } else {
-                let bytes = run.iter().flat_map(|t| t.bytes).copied().collect::<Vec<u8>>();
+                let bytes = run.iter().map(|t| t.bytes).collect::<Vec<_>>().concat();
                 self.matrix(first.format, rows, input, &bytes)?
             });
             run.iter().for_each(|t| self.done(t));

@@ -1,6 +1,7 @@
 //! The CPU's kernels, on plain slices: the twins of `cube` for Burn's `flex` backend.
 //!
-//! Each is written once over [`simd`] and split over rayon's threads into a few large tasks. Sums
+//! Each is written once over [`simd`] and split over the threads of [`pool`] (or
+//! rayon's) into a few large tasks. Sums
 //! run in float32 in an order that does not depend on the number of threads.
 
 pub(crate) mod activation;

@@ -23,8 +23,7 @@ pub(super) struct Columns<const N: usize> {
 /// All rows, in panels of `N`, `[panels, cols / 32]`; the last is filled up with zeros.
 pub(super) fn quantize<const N: usize>(level: Level, x: &[f32], cols: usize) -> Vec<Columns<N>> {
     let subs = cols / SUB;
-    let zero =
-        Columns { bytes: [[[0; 4]; N]; 8], scales: [0.0; N], minus_sums: [0.0; N], minus_eight: [[0; N]; 3] };
+    let zero = Columns { bytes: [[[0; 4]; N]; 8], scales: [0.0; N], minus_sums: [0.0; N], minus_eight: [[0; N]; 3] };
     let mut panels = vec![zero; (x.len() / cols).div_ceil(N) * subs];
     let threads = if x.len() < 1 << 14 { 1 } else { usize::MAX };
     let mut work: Vec<_> = x.chunks(N * cols).zip(panels.chunks_exact_mut(subs)).collect();

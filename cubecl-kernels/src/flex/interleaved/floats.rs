@@ -26,9 +26,12 @@ impl Activations {
         if m == 1 {
             return Self::One(bytemuck::cast_slice(x).to_vec());
         }
-        if m > WIDE && let Some(proof) = level.bf16() {
+        if m > WIDE
+            && let Some(proof) = level.bf16()
+        {
             let pair = |x: &[f32], at: usize| {
-                u32::from(bf16::from_f32(x[2 * at]).to_bits()) | u32::from(bf16::from_f32(x[2 * at + 1]).to_bits()) << 16
+                u32::from(bf16::from_f32(x[2 * at]).to_bits())
+                    | u32::from(bf16::from_f32(x[2 * at + 1]).to_bits()) << 16
             };
             return Self::Pairs(proof, panels(x, cols, cols / 2, pair));
         }

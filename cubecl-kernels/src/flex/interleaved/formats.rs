@@ -102,12 +102,7 @@ fn less<S: Dots, const N: usize>(simd: S, x: &Columns<N>, part: usize, offset: i
 
 /// Adds the products of `codes` with the words `x`.
 #[inline(always)]
-fn dots<S: Dots, const N: usize>(
-    simd: S,
-    x: &[[[i8; 4]; N]],
-    mut sums: [S::I; N],
-    codes: &[S::I],
-) -> [S::I; N] {
+fn dots<S: Dots, const N: usize>(simd: S, x: &[[[i8; 4]; N]], mut sums: [S::I; N], codes: &[S::I]) -> [S::I; N] {
     if N == 1 {
         // A single sum would wait for itself.
         let mut odd = zeros::<S, N>(simd);
@@ -140,13 +135,7 @@ fn signed_dots<S: Dots, const N: usize>(simd: S, x: &Columns<N>, codes: &[S::I; 
 
 /// `sums += scale * dots`, with the activations' scales.
 #[inline(always)]
-fn add_scaled<S: Dots, const N: usize>(
-    simd: S,
-    x: &Columns<N>,
-    scale: S::F,
-    dots: [S::I; N],
-    sums: &mut [S::F; N],
-) {
+fn add_scaled<S: Dots, const N: usize>(simd: S, x: &Columns<N>, scale: S::F, dots: [S::I; N], sums: &mut [S::F; N]) {
     for n in 0..N {
         sums[n] = simd.fma(simd.to_f32(dots[n]), simd.mul(scale, simd.splat(x.scales[n])), sums[n]);
     }

@@ -113,7 +113,9 @@ fn every_format_level_and_row_count_agrees_with_the_reference() {
 #[test]
 fn shapes_beyond_one_task_agree_with_the_reference() {
     let mut random = Random::new(23);
-    for (format, rows, cols) in [(Format::Q4_K, 1030, 768), (Format::Q8_0, 1111, 544), (Format::Q6_K, 777, 1024), (Format::BF16, 777, 1024)] {
+    for (format, rows, cols) in
+        [(Format::Q4_K, 1030, 768), (Format::Q8_0, 1111, 544), (Format::Q6_K, 777, 1024), (Format::BF16, 777, 1024)]
+    {
         for m in [1, 3, 33, 150] {
             check(Level::best(), format, rows, cols, m, &mut random);
         }
@@ -142,8 +144,7 @@ fn speed() {
         let stored: Vec<u8> = row.iter().copied().cycle().take(row.len() * rows / 64).collect();
         // Several copies, so that the weights come from memory rather than from a cache.
         let copies = if rows < 1000 { 1 } else { (256 << 20) / stored.len() };
-        let matrices: Vec<_> =
-            (0..copies).map(|_| Interleaved::new(format, rows, cols, &stored).unwrap()).collect();
+        let matrices: Vec<_> = (0..copies).map(|_| Interleaved::new(format, rows, cols, &stored).unwrap()).collect();
         let x = random.normals(512 * cols);
         let mut out = vec![0.0; 512 * rows];
         let mut line = format!("{format:>7}:");

@@ -36,10 +36,7 @@ impl Block for Q2_K {
 #[inline(always)]
 fn two_fields<S: Dots>(simd: S, words: S::I, sub: usize, size: S::F) -> [S::F; 2] {
     let at = 2 * (sub % 2);
-    [
-        simd.mul(size, simd.to_f32(byte(simd, words, at))),
-        simd.mul(size, simd.to_f32(byte(simd, words, at + 1))),
-    ]
+    [simd.mul(size, simd.to_f32(byte(simd, words, at))), simd.mul(size, simd.to_f32(byte(simd, words, at + 1)))]
 }
 
 /// Words: high bits, codes of two bits, scales. Halves: scale.
