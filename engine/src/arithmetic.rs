@@ -14,15 +14,19 @@ pub fn precision_name(precision: Precision) -> &'static str {
         Precision::F32 => "f32",
         Precision::BF16 => "bf16",
         Precision::F16 => "f16",
+        Precision::Int8 => "int8",
     }
 }
 
-/// The precision that `f32`, `bf16` or `f16` names.
+/// Every precision.
+const PRECISIONS: [Precision; 4] = [Precision::F32, Precision::BF16, Precision::F16, Precision::Int8];
+
+/// The precision that `f32`, `bf16`, `f16` or `int8` names.
 ///
 /// # Errors
 /// [`Error::Parameter`] for any other text.
 pub fn parse_precision(text: &str) -> Result<Precision> {
-    named("precision", text, [Precision::F32, Precision::BF16, Precision::F16], precision_name)
+    named("precision", text, PRECISIONS, precision_name)
 }
 
 /// Element type of the key-value caches.
@@ -90,14 +94,14 @@ mod tests {
 
     #[test]
     fn names_are_read_back_and_others_refused() {
-        for precision in [Precision::F32, Precision::BF16, Precision::F16] {
+        for precision in PRECISIONS {
             assert_eq!(parse_precision(precision_name(precision)).unwrap(), precision);
         }
         for cache in [CacheType::F32, CacheType::F16, CacheType::BF16] {
             assert_eq!(cache.to_string().to_uppercase().parse::<CacheType>().unwrap(), cache);
         }
         let error = parse_precision("f8").unwrap_err().to_string();
-        assert_eq!(error, "`precision` is `f8`; known: f32, bf16, f16");
+        assert_eq!(error, "`precision` is `f8`; known: f32, bf16, f16, int8");
         let error = "q8_0".parse::<CacheType>().unwrap_err().to_string();
         assert_eq!(error, "`kv_cache` is `q8_0`; known: f32, f16, bf16");
     }

@@ -45,7 +45,8 @@ pub struct ModelInfo {
 pub struct LoadOptions {
     /// The device to run on.
     pub device: DeviceSpec,
-    /// Arithmetic; `None` takes float32 on the CPU and the fastest accurate one on a GPU.
+    /// Arithmetic; `None` takes activations of eight bits for packed weights on the CPU, and the
+    /// fastest accurate one on a GPU.
     pub precision: Option<Precision>,
     /// Element type of the key-value caches; `None` takes float32 where the arithmetic is float32,
     /// float16 elsewhere.

@@ -91,7 +91,8 @@ impl<'a> Weights<'a> {
     }
 
     fn matrix(&self, format: Format, rows: usize, cols: usize, bytes: &[u8]) -> Result<Weight> {
-        Weight::new(format, rows, cols, bytes, &self.placement.device)
+        let Placement { device, precision, .. } = self.placement;
+        Weight::for_precision(format, rows, cols, bytes, device, *precision)
             .map_err(|e| Error::Compute(format!("{}: {e}", self.prefix)))
     }
 
@@ -120,7 +121,7 @@ impl<'a> Weights<'a> {
             weights.push(if run.len() == 1 {
                 self.matrix(first.format, rows, input, &first.bytes)?
             } else {
-                let bytes = run.iter().flat_map(|t| &*t.bytes).copied().collect::<Vec<u8>>();
+                let bytes = run.iter().map(|t| &*t.bytes).collect::<Vec<_>>().concat();
                 self.matrix(first.format, rows, input, &bytes)?
             });
             run.iter().for_each(|t| self.done(t));

@@ -68,7 +68,7 @@ fn prepare(checkpoint: &Checkpoint, options: &LoadOptions) -> Result<Ready> {
         (None, None) => None,
     };
     let opened = options.device.open()?;
-    let placement = placement(&opened, options, context)?;
+    let placement = placement(&opened, options, context, checkpoint.weight_bytes())?;
     let weights = Weights::new(checkpoint, &placement, options.progress.as_ref());
     let model = (architecture.load)(&config, &weights)?;
     let info = ModelInfo {
@@ -103,22 +103,28 @@ fn tokenizer(checkpoint: &Checkpoint) -> Result<Option<Arc<Tokenizer>>> {
     Ok(tokenizer.map(Arc::new))
 }
 
-/// Unless the caller says otherwise, float32 on the CPU; on a GPU bfloat16 operands where the tensor
-/// cores take them (CUDA), float32 elsewhere; and float16 caches unless the arithmetic is float32.
-fn placement(opened: &OpenDevice, options: &LoadOptions, context: usize) -> Result<Placement> {
+/// Weights below this fit the caches of a CPU, where fewer bits gain nothing.
+const SMALL_WEIGHTS: u64 = 32 << 20;
+
+/// Unless the caller says otherwise, on the CPU activations of eight bits for the packed weights of
+/// all but small models; on a GPU bfloat16 operands where the tensor cores take them (CUDA), float32
+/// elsewhere. Caches are float16 where the arithmetic of products is half as wide.
+fn placement(opened: &OpenDevice, options: &LoadOptions, context: usize, weight_bytes: u64) -> Result<Placement> {
     let default = match opened.kind {
         DeviceKind::Cuda => Precision::BF16,
+        DeviceKind::Cpu if weight_bytes >= SMALL_WEIGHTS => Precision::Int8,
         _ => Precision::F32,
     };
     let precision = options.precision.unwrap_or(default);
     let cache = options.cache.unwrap_or(match precision {
-        Precision::F32 => CacheType::F32,
+        Precision::F32 | Precision::Int8 => CacheType::F32,
         Precision::BF16 | Precision::F16 => CacheType::F16,
     });
     let operands = match precision {
         Precision::F32 => DType::F32,
         Precision::BF16 => DType::BF16,
         Precision::F16 => DType::F16,
+        Precision::Int8 => DType::I8,
     };
     supported(opened, "precision", precision_name(precision), operands, ops::multiplies)?;
     supported(opened, "kv_cache", cache.name(), cache.dtype(), ops::stores)?;
@@ -143,7 +149,9 @@ fn supported(
 ) -> Result<()> {
     let problem = match opened.kind {
         _ if dtype == DType::F32 => return Ok(()),
-        DeviceKind::Cpu => format!("is {asked}; the CPU computes in f32"),
+        DeviceKind::Cpu if dtype == DType::I8 => return Ok(()),
+        DeviceKind::Cpu => format!("is {asked}; the CPU computes in f32 or int8"),
+        _ if dtype == DType::I8 => format!("is {asked}; only the CPU computes in int8"),
         _ if has(&opened.device, dtype) => return Ok(()),
         _ => format!("is {asked}, which {} does not support; f32 always works", opened.name),
     };

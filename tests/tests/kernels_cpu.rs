@@ -5,7 +5,7 @@
 use atelico_kernels::formats::Format;
 use atelico_kernels::ops::{self, AttentionSpec, Precision, RopePairing, RopeSpec, Weight};
 use atelico_kernels::reference;
-use burn::tensor::{DType, Device, Int, Tensor, TensorData};
+use burn::tensor::{DType, Device, FloatDType, Int, Tensor, TensorData};
 
 /// A small generator of repeatable noise (xorshift64*).
 struct Noise(u64);
@@ -77,6 +77,31 @@ fn large_products_equal_the_reference() {
             let x = noise.floats(m * cols);
             let found = floats(ops::linear(tensor(&x, [m, cols]), &weight, Precision::F32));
             close(&format!("{format} m {m}"), &found, &reference::linear(&x, format, &bytes, rows, cols), 1e-5);
+        }
+    }
+}
+
+#[test]
+fn eight_bit_products_are_near_the_reference_and_rows_are_exact() {
+    let mut noise = Noise(2);
+    for format in [Format::BF16, Format::Q8_0, Format::Q4_K, Format::Q5_K, Format::Q6_K, Format::TQ2_0] {
+        let (rows, cols) = (777, 1280);
+        let bytes = noise.weight(format, rows, cols);
+        let device = Device::flex();
+        let weight = Weight::for_precision(format, rows, cols, &bytes, &device, Precision::Int8).unwrap();
+        assert!(weight.bytes() >= bytes.len() && weight.bytes() < bytes.len() + bytes.len() / 16);
+        for m in [1, 4, 5, 100] {
+            let x = noise.floats(m * cols);
+            let found = floats(ops::linear(tensor(&x, [m, cols]), &weight, Precision::Int8));
+            // Activations are within 1/254 of the largest of 32; errors of 1280 columns average out.
+            close(&format!("{format} m {m}"), &found, &reference::linear(&x, format, &bytes, rows, cols), 1e-2);
+        }
+        let mut expected = vec![0.0; rows * cols];
+        format.dequantize(&bytes, &mut expected);
+        assert_eq!(floats(ops::dequantize(&weight, FloatDType::F32)), expected, "{format}");
+        let rows = floats(ops::embedding(&weight, ints(vec![776, 0, 12])));
+        for (row, found) in [776, 0, 12].into_iter().zip(rows.chunks_exact(cols)) {
+            assert_eq!(found, &expected[row * cols..][..cols], "{format} row {row}");
         }
     }
 }

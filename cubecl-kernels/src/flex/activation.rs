@@ -1,10 +1,9 @@
 //! Gated activations.
 
-use rayon::prelude::*;
-
+use super::pool;
 use super::simd::{Kernel, LANES, Level, Simd, Unit, exp};
 
-/// Elements of a task.
+/// Elements from which threads share the work.
 const TASK: usize = 1 << 14;
 
 /// `out[i][j] = silu(gate_up[i][j]) * gate_up[i][n + j]`.
@@ -19,16 +18,12 @@ fn silu_mul_at(level: Level, gate_up: &[f32], n: usize, out: &mut [f32]) {
     if n == 0 {
         return;
     }
-    let row = |(gate_up, out): (&[f32], &mut [f32])| {
+    let threads = if out.len() <= TASK { 1 } else { usize::MAX };
+    let mut rows: Vec<_> = gate_up.chunks_exact(2 * n).zip(out.chunks_exact_mut(n)).collect();
+    pool::for_each_on(threads, &mut rows, |_, (gate_up, out)| {
         let (gate, up) = gate_up.split_at(n);
         level.run(SiluMul { gate, up, out });
-    };
-    let rows = TASK.div_ceil(n);
-    if out.len() <= TASK {
-        gate_up.chunks_exact(2 * n).zip(out.chunks_exact_mut(n)).for_each(row);
-    } else {
-        gate_up.par_chunks_exact(2 * n).zip(out.par_chunks_exact_mut(n)).with_min_len(rows).for_each(row);
-    }
+    });
 }
 
 struct SiluMul<'a> {

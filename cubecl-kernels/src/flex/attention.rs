@@ -1,8 +1,7 @@
 //! Causal attention over the key-value cache: flash attention (Dao et al., 2022) in tiles that
 //! stay in the processor's caches.
 
-use rayon::prelude::*;
-
+use super::pool;
 use super::product::{Product, transpose_rows};
 use super::simd::{Kernel, LANES, Level, Simd, Unit, exp};
 use crate::ops::AttentionSpec;
@@ -21,7 +20,7 @@ const TASK_KEYS: usize = 1024;
 const SPLIT_ROWS: usize = 16;
 
 /// Multiply-adds below which a thread's start costs more than it saves.
-const PARALLEL: usize = 1 << 17;
+const PARALLEL: usize = 1 << 15;
 
 /// Attention of each row to positions up to its own, within the window. A row whose slot or
 /// position lies outside the cache is idle: its output is zeros.
@@ -70,20 +69,18 @@ fn attention_at(
         rest = after;
     }
     let shape = Shape { cache, spec, split: positions.len() <= SPLIT_ROWS };
-    let run = |(group, q, out): (Group, &[f32], &mut [f32])| {
-        let tasks = shape.tasks(group, q, positions);
-        let parts: Vec<Part> = if work < PARALLEL {
-            tasks.into_iter().map(|task| level.run(task)).collect()
-        } else {
-            tasks.into_par_iter().with_max_len(1).map(|task| level.run(task)).collect()
-        };
-        shape.merge(group, &parts, out);
-    };
-    if work < PARALLEL {
-        outs.into_iter().for_each(run);
-    } else {
-        outs.into_par_iter().with_max_len(1).for_each(run);
+    let mut merges = Vec::with_capacity(groups.len());
+    let mut parts = Vec::new();
+    for (group, q, out) in outs {
+        let first = parts.len();
+        parts.extend(shape.tasks(group, q, positions).into_iter().map(|task| (task, None)));
+        merges.push((group, first..parts.len(), out));
     }
+    let run = |_: usize, (task, part): &mut (Task<'_>, Option<Part>)| *part = Some(level.run(*task));
+    let threads = if work < PARALLEL { 1 } else { usize::MAX };
+    pool::for_each_on(threads, &mut parts, run);
+    let parts: Vec<Part> = parts.into_iter().filter_map(|(_, part)| part).collect();
+    pool::for_each_on(threads, &mut merges, |_, (group, range, out)| shape.merge(*group, &parts[range.clone()], out));
 }
 
 /// Neighbouring rows of one slot.
@@ -204,6 +201,7 @@ fn merge_query(parts: &[Part], query: usize, out: &mut [f32]) {
 }
 
 /// The queries of a group that belong to one key-value head, and a range of its keys.
+#[derive(Clone, Copy)]
 struct Task<'a> {
     /// `[rows, heads head_dim]`
     q: &'a [f32],

@@ -1,15 +1,18 @@
 //! The CPU's kernels, on plain slices: the twins of `cube` for Burn's `flex` backend.
 //!
-//! Each is written once over [`simd`] and split over rayon's threads into a few large tasks. Sums
+//! Each is written once over [`simd`] and split over the threads of [`pool`] (or
+//! rayon's) into a few large tasks. Sums
 //! run in float32 in an order that does not depend on the number of threads.
 
 pub(crate) mod activation;
 pub(crate) mod attention;
 pub(crate) mod embedding;
+pub(crate) mod interleaved;
 pub(crate) mod linear;
 mod matmul;
 mod matvec;
 pub(crate) mod norm;
+mod pool;
 mod product;
 pub(crate) mod rope;
 pub(crate) mod sample;

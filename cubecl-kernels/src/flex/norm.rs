@@ -1,7 +1,6 @@
 //! RMS normalization.
 
-use rayon::prelude::*;
-
+use super::pool;
 use super::simd::{Kernel, LANES, Level, Simd};
 
 /// Elements from which threads share the work.
@@ -10,12 +9,9 @@ const PARALLEL: usize = 1 << 16;
 /// `x = x * rsqrt(mean(x²) + eps) * weight` over rows of `weight.len()` elements.
 pub(crate) fn rms_norm_in_place(x: &mut [f32], weight: &[f32], eps: f32) {
     let level = Level::best();
-    let norm = |x: &mut [f32]| level.run(NormRow { x, weight, eps });
-    if x.len() < PARALLEL {
-        x.chunks_exact_mut(weight.len()).for_each(norm);
-    } else {
-        x.par_chunks_exact_mut(weight.len()).for_each(norm);
-    }
+    let threads = if x.len() < PARALLEL { 1 } else { usize::MAX };
+    let mut rows: Vec<_> = x.chunks_exact_mut(weight.len()).collect();
+    pool::for_each_on(threads, &mut rows, |_, x| level.run(NormRow { x, weight, eps }));
 }
 
 /// `sum += x`, and the norm of each row of it to `norm`.
@@ -25,21 +21,16 @@ pub(crate) fn rms_norm_in_place(x: &mut [f32], weight: &[f32], eps: f32) {
 pub(crate) fn add_rms_norm(x: &[f32], sum: &mut [f32], weight: &[f32], eps: f32, norm: &mut [f32]) {
     let level = Level::best();
     let hidden = weight.len();
-    let row = |((x, sum), norm): ((&[f32], &mut [f32]), &mut [f32])| {
-        for ((norm, sum), x) in norm.iter_mut().zip(sum).zip(x) {
+    let row = |_: usize, ((x, sum), norm): &mut ((&[f32], &mut [f32]), &mut [f32])| {
+        for ((norm, sum), x) in norm.iter_mut().zip(sum.iter_mut()).zip(*x) {
             *sum += x;
             *norm = *sum;
         }
         level.run(NormRow { x: norm, weight, eps });
     };
-    if x.len() < PARALLEL {
-        x.chunks_exact(hidden).zip(sum.chunks_exact_mut(hidden)).zip(norm.chunks_exact_mut(hidden)).for_each(row);
-    } else {
-        x.par_chunks_exact(hidden)
-            .zip(sum.par_chunks_exact_mut(hidden))
-            .zip(norm.par_chunks_exact_mut(hidden))
-            .for_each(row);
-    }
+    let threads = if x.len() < PARALLEL { 1 } else { usize::MAX };
+    let rows = x.chunks_exact(hidden).zip(sum.chunks_exact_mut(hidden)).zip(norm.chunks_exact_mut(hidden));
+    pool::for_each_on(threads, &mut rows.collect::<Vec<_>>(), row);
 }
 
 /// Normalizes one row in place.

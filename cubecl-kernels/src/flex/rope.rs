@@ -1,8 +1,7 @@
 //! Head norms, rotary embedding and the cache write.
 
-use rayon::prelude::*;
-
 use super::norm::NormRow;
+use super::pool;
 use super::simd::Level;
 use crate::ops::{RopePairing, RopeSpec};
 
@@ -31,23 +30,20 @@ pub(crate) fn rope_append(
 ) {
     let d = spec.head_dim;
     let (q_width, kv_width) = (spec.heads * d, spec.kv_heads * d);
-    let rows = qkv.par_chunks_exact(q_width + 2 * kv_width);
+    let rows = qkv.chunks_exact(q_width + 2 * kv_width);
     let angles = |row: usize| {
         let position = usize::try_from(positions[row]).ok().filter(|position| *position < capacity)?;
         if spec.pairing == RopePairing::None { Some(&[][..]) } else { table.get(position * d..(position + 1) * d) }
     };
-    let queries = |(row, (qkv, q)): (usize, (&[f32], &mut [f32]))| match angles(row) {
+    let queries = |row: usize, (qkv, q): &mut (&[f32], &mut [f32])| match angles(row) {
         Some(angles) => {
             q.copy_from_slice(&qkv[..q_width]);
             q.chunks_exact_mut(d).for_each(|head| prepare(head, q_norm, angles, spec));
         }
         None => q.fill(0.0),
     };
-    let shared = q.len() >= PARALLEL;
-    rows.zip(q.par_chunks_exact_mut(q_width))
-        .enumerate()
-        .with_min_len(if shared { 1 } else { positions.len().max(1) })
-        .for_each(queries);
+    let threads = if q.len() < PARALLEL { 1 } else { usize::MAX };
+    pool::for_each_on(threads, &mut rows.zip(q.chunks_exact_mut(q_width)).collect::<Vec<_>>(), queries);
 
     for (row, qkv) in qkv.chunks_exact(q_width + 2 * kv_width).enumerate() {
         let (Some(angles), Ok(slot), Ok(position)) =

@@ -2,15 +2,15 @@
 
 use burn::backend::tensor::{FloatTensor, IntTensor};
 use burn::backend::{Backend, Dispatch, backend_extension};
-use burn::tensor::{DType, FloatDType, Int, Tensor};
+use burn::tensor::{DType, FloatDType, Int, Tensor, TensorData};
 use burn_flex::{Flex, FlexTensor};
 
+use super::interleaved::InterleavedOps;
 use super::weight::{MatrixSpec, Weight, is_cpu};
 use crate::flex::{self, tensor};
 
-/// Arithmetic of products with more than [`MATVEC_ROWS`] rows on a GPU.
-///
-/// Products of fewer rows, and all products on the CPU, always run in float32.
+/// Arithmetic of products: on a GPU of those with more than [`MATVEC_ROWS`] rows, while products of
+/// fewer always run in float32; on the CPU of all.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default)]
 pub enum Precision {
     /// float32 throughout.
@@ -20,6 +20,10 @@ pub enum Precision {
     BF16,
     /// float16 operands, float32 sums.
     F16,
+    /// On the CPU, with packed weights: activations as integers of eight bits with a scale per 32
+    /// columns, exact sums of 16 or 32 products, float32 sums of those. Weights of other formats,
+    /// and GPUs, compute in float32.
+    Int8,
 }
 
 /// Most rows that take the matrix-vector path.
@@ -94,7 +98,7 @@ pub fn linear(x: Tensor<2>, weight: &Weight, precision: Precision) -> Tensor<2> 
 pub fn linear_fused(x: Tensor<2>, weights: &[Weight], precision: Precision) -> Tensor<2> {
     let device = x.device();
     let m = x.dims()[0];
-    if m > MATVEC_ROWS && precision != Precision::F32 && !is_cpu(&device) {
+    if m > MATVEC_ROWS && matches!(precision, Precision::BF16 | Precision::F16) && !is_cpu(&device) {
         return dense_matmul(x, weights, precision);
     }
     let stride = weights.iter().map(|w| w.spec().rows).sum();
@@ -102,13 +106,11 @@ pub fn linear_fused(x: Tensor<2>, weights: &[Weight], precision: Precision) -> T
     let mut out = Tensor::<1>::empty([m * stride], (&device, DType::F32)).reshape([m, stride]);
     let mut offset = 0;
     for weight in weights {
-        out = Tensor::from_dispatch(Dispatch::linear_into(
-            x.clone().into_dispatch(),
-            weight.words().clone().into_dispatch(),
-            weight.spec(),
-            out.into_dispatch(),
-            offset,
-        ));
+        let (x, to) = (x.clone().into_dispatch(), out.into_dispatch());
+        out = Tensor::from_dispatch(match weight.interleaved() {
+            Some(matrix) => Dispatch::interleaved_into(x, matrix.clone(), to, offset),
+            None => Dispatch::linear_into(x, weight.words().clone().into_dispatch(), weight.spec(), to, offset),
+        });
         offset += weight.spec().rows;
     }
     out
@@ -188,7 +190,7 @@ fn dense_matmul(x: Tensor<2>, weights: &[Weight], precision: Precision) -> Tenso
     let dtype = match precision {
         Precision::BF16 => FloatDType::BF16,
         Precision::F16 => FloatDType::F16,
-        Precision::F32 => FloatDType::F32,
+        Precision::F32 | Precision::Int8 => FloatDType::F32,
     };
     let x = x.cast(dtype);
     let parts = weights
@@ -200,6 +202,12 @@ fn dense_matmul(x: Tensor<2>, weights: &[Weight], precision: Precision) -> Tenso
 
 /// The whole matrix in a float type, `[rows, cols]`.
 pub fn dequantize(weight: &Weight, dtype: FloatDType) -> Tensor<2> {
+    if weight.interleaved().is_some() {
+        let device = weight.words().device();
+        let rows = (0..weight.spec().rows as i32).collect::<Vec<_>>();
+        let rows = Tensor::from_data(TensorData::new(rows, [weight.spec().rows]), (&device, DType::I32));
+        return embedding(weight, rows).cast(dtype);
+    }
     Tensor::from_dispatch(Dispatch::dequantize(weight.words().clone().into_dispatch(), weight.spec(), dtype))
 }
 
@@ -208,6 +216,9 @@ pub fn dequantize(weight: &Weight, dtype: FloatDType) -> Tensor<2> {
 /// # Shapes
 /// tokens `[n]` int32, each below the row count; returns `[n, cols]` float32.
 pub fn embedding(weight: &Weight, tokens: Tensor<1, Int>) -> Tensor<2> {
+    if let Some(matrix) = weight.interleaved() {
+        return Tensor::from_dispatch(Dispatch::interleaved_rows(matrix.clone(), tokens.into_dispatch()));
+    }
     Tensor::from_dispatch(Dispatch::embedding(
         weight.words().clone().into_dispatch(),
         tokens.into_dispatch(),

@@ -8,6 +8,7 @@ mod activation;
 mod assign;
 mod attention;
 mod decode_attention;
+mod interleaved;
 mod linear;
 mod norm;
 mod read;

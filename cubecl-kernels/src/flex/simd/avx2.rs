@@ -3,7 +3,7 @@
 
 use std::arch::x86_64::*;
 
-use super::{Kernel, LANES, Simd, Unit};
+use super::{Dots, Kernel, LANES, Simd, Unit, Words};
 
 /// Proof that the processor has AVX2, FMA and F16C.
 #[derive(Clone, Copy, Debug)]
@@ -237,4 +237,72 @@ fn transpose_8x8(rows: [__m256; 8]) -> [__m256; 8] {
         }
         columns
     })
+}
+
+impl Dots for Avx2 {
+    const SIGNED_BIAS: i32 = 0;
+
+    #[inline(always)]
+    fn load_words(self, from: &Words) -> I {
+        on!([_mm256_loadu_si256(from.as_ptr().cast()), _mm256_loadu_si256(from[8..].as_ptr().cast())])
+    }
+    #[inline(always)]
+    fn from_bits(self, bits: I) -> F {
+        on!([_mm256_castsi256_ps(bits[0]), _mm256_castsi256_ps(bits[1])])
+    }
+    #[inline(always)]
+    fn add_i32(self, a: I, b: I) -> I {
+        on!([_mm256_add_epi32(a[0], b[0]), _mm256_add_epi32(a[1], b[1])])
+    }
+    #[inline(always)]
+    fn load_u16(self, from: &[u16; LANES]) -> I {
+        on!([
+            _mm256_cvtepu16_epi32(_mm_loadu_si128(from.as_ptr().cast())),
+            _mm256_cvtepu16_epi32(_mm_loadu_si128(from[8..].as_ptr().cast())),
+        ])
+    }
+    #[inline(always)]
+    fn shr_signed(self, a: I, n: I) -> I {
+        on!([_mm256_srav_epi32(a[0], n[0]), _mm256_srav_epi32(a[1], n[1])])
+    }
+    #[inline(always)]
+    fn dot(self, sum: I, codes: I, x: [i8; 4]) -> I {
+        on!({
+            let x = _mm256_set1_epi32(i32::from_le_bytes(x.map(i8::cast_unsigned)));
+            [dot_eight(sum[0], codes[0], x), dot_eight(sum[1], codes[1], x)]
+        })
+    }
+    #[inline(always)]
+    fn dot_signed(self, sum: I, codes: I, x: [i8; 4]) -> I {
+        on!({
+            // |code| and the sign moved to x: a pair of products stays within 16 bits.
+            let x = _mm256_set1_epi32(i32::from_le_bytes(x.map(i8::cast_unsigned)));
+            let half = |sum, codes| dot_eight(sum, _mm256_abs_epi8(codes), _mm256_sign_epi8(x, codes));
+            [half(sum[0], codes[0]), half(sum[1], codes[1])]
+        })
+    }
+    #[inline(always)]
+    fn look_up_bytes(self, table: &[u8; 16], index: I) -> I {
+        on!({
+            let table = _mm256_broadcastsi128_si256(_mm_loadu_si128(table.as_ptr().cast()));
+            [_mm256_shuffle_epi8(table, index[0]), _mm256_shuffle_epi8(table, index[1])]
+        })
+    }
+    #[inline(always)]
+    fn to_bytes(self, a: F) -> [i8; LANES] {
+        let mut out = [0; LANES];
+        on!({
+            let words = _mm256_packs_epi32(_mm256_cvtps_epi32(a[0]), _mm256_cvtps_epi32(a[1]));
+            let words = _mm256_permute4x64_epi64::<0b11_01_10_00>(words);
+            let bytes = _mm_packs_epi16(_mm256_castsi256_si128(words), _mm256_extracti128_si256::<1>(words));
+            _mm_storeu_si128(out.as_mut_ptr().cast(), bytes);
+        });
+        out
+    }
+}
+
+/// Eight words' products of unsigned codes up to 128 with signed bytes.
+#[inline(always)]
+fn dot_eight(sum: __m256i, codes: __m256i, x: __m256i) -> __m256i {
+    on!(_mm256_add_epi32(sum, _mm256_madd_epi16(_mm256_maddubs_epi16(codes, x), _mm256_set1_epi16(1))))
 }

@@ -3,9 +3,9 @@
 
 use std::arch::x86_64::*;
 
-use super::{Kernel, LANES, Simd, Unit};
+use super::{Dots, Kernel, LANES, Simd, Unit, Words};
 
-/// Proof that the processor has AVX-512 F, BW, DQ, VL, FMA and F16C.
+/// Proof that the processor has AVX-512 F, BW, DQ, VL, VNNI, FMA and F16C.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Avx512(());
 
@@ -24,6 +24,7 @@ impl Avx512 {
             && is_x86_feature_detected!("avx512bw")
             && is_x86_feature_detected!("avx512dq")
             && is_x86_feature_detected!("avx512vl")
+            && is_x86_feature_detected!("avx512vnni")
             && is_x86_feature_detected!("fma")
             && is_x86_feature_detected!("f16c");
         present.then_some(Self(()))
@@ -31,7 +32,7 @@ impl Avx512 {
 
     /// Runs `kernel` with the level's instructions enabled.
     pub(crate) fn run<K: Kernel>(self, kernel: K) -> K::Output {
-        #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,fma,f16c")]
+        #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,fma,f16c")]
         fn enabled<K: Kernel>(simd: Avx512, kernel: K) -> K::Output {
             kernel.run(simd)
         }
@@ -189,5 +190,49 @@ impl Simd for Avx512 {
                 rows[12 + j] = _mm512_shuffle_f32x4::<0b11_01_11_01>(ab_high, cd_high);
             }
         })
+    }
+}
+
+impl Dots for Avx512 {
+    /// The first operand of `vpdpbusd` is unsigned.
+    const SIGNED_BIAS: i32 = 128;
+
+    #[inline(always)]
+    fn load_words(self, from: &Words) -> __m512i {
+        on!(_mm512_loadu_si512(from.as_ptr().cast()))
+    }
+    #[inline(always)]
+    fn from_bits(self, bits: __m512i) -> __m512 {
+        on!(_mm512_castsi512_ps(bits))
+    }
+    #[inline(always)]
+    fn add_i32(self, a: __m512i, b: __m512i) -> __m512i {
+        on!(_mm512_add_epi32(a, b))
+    }
+    #[inline(always)]
+    fn load_u16(self, from: &[u16; LANES]) -> __m512i {
+        on!(_mm512_cvtepu16_epi32(_mm256_loadu_si256(from.as_ptr().cast())))
+    }
+    #[inline(always)]
+    fn shr_signed(self, a: __m512i, n: __m512i) -> __m512i {
+        on!(_mm512_srav_epi32(a, n))
+    }
+    #[inline(always)]
+    fn dot(self, sum: __m512i, codes: __m512i, x: [i8; 4]) -> __m512i {
+        on!(_mm512_dpbusd_epi32(sum, codes, _mm512_set1_epi32(i32::from_le_bytes(x.map(i8::cast_unsigned)))))
+    }
+    #[inline(always)]
+    fn dot_signed(self, sum: __m512i, codes: __m512i, x: [i8; 4]) -> __m512i {
+        self.dot(sum, on!(_mm512_xor_si512(codes, _mm512_set1_epi8(-128))), x)
+    }
+    #[inline(always)]
+    fn look_up_bytes(self, table: &[u8; 16], index: __m512i) -> __m512i {
+        on!(_mm512_shuffle_epi8(_mm512_broadcast_i32x4(_mm_loadu_si128(table.as_ptr().cast())), index))
+    }
+    #[inline(always)]
+    fn to_bytes(self, a: __m512) -> [i8; LANES] {
+        let mut out = [0; LANES];
+        on!(_mm_storeu_si128(out.as_mut_ptr().cast(), _mm512_cvtepi32_epi8(_mm512_cvtps_epi32(a))));
+        out
     }
 }

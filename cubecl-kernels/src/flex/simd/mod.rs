@@ -8,11 +8,16 @@
 mod avx2;
 #[cfg(target_arch = "x86_64")]
 mod avx512;
+mod bf16;
+mod dots;
 #[cfg(target_arch = "aarch64")]
 mod neon;
 mod scalar;
 
 use std::sync::OnceLock;
+
+pub(crate) use bf16::Bf16;
+pub(crate) use dots::{Dots, Words};
 
 /// Lanes of one vector.
 pub(crate) const LANES: usize = 16;
@@ -127,7 +132,7 @@ pub(crate) trait Kernel {
     /// Its result.
     type Output;
     /// Runs it; implementations are `inline(always)`.
-    fn run<S: Simd>(self, simd: S) -> Self::Output;
+    fn run<S: Dots>(self, simd: S) -> Self::Output;
 }
 
 /// An instruction set that this processor has.
@@ -138,7 +143,7 @@ pub(crate) enum Level {
     /// AVX2, FMA and F16C.
     #[cfg(target_arch = "x86_64")]
     Avx2(avx2::Avx2),
-    /// AVX-512 F, BW, DQ and VL.
+    /// AVX-512 F, BW, DQ, VL and VNNI.
     #[cfg(target_arch = "x86_64")]
     Avx512(avx512::Avx512),
     /// NEON.
@@ -164,6 +169,15 @@ impl Level {
     pub(crate) fn best() -> Self {
         static BEST: OnceLock<Level> = OnceLock::new();
         *BEST.get_or_init(|| Self::available().last().copied().unwrap_or(Self::Scalar(scalar::Scalar)))
+    }
+
+    /// Products of bfloat16 pairs, where this level has them.
+    pub(crate) fn bf16(self) -> Option<Bf16> {
+        match self {
+            #[cfg(target_arch = "x86_64")]
+            Self::Avx512(_) => Bf16::detect(),
+            _ => None,
+        }
     }
 
     /// Runs `kernel` compiled for this level.

@@ -4,7 +4,7 @@
 use std::arch::aarch64::*;
 use std::array::from_fn;
 
-use super::{LANES, Simd, Unit};
+use super::{Dots, LANES, Simd, Unit, Words};
 
 /// NEON, which every 64-bit ARM processor has.
 #[derive(Clone, Copy, Debug)]
@@ -244,4 +244,63 @@ fn transpose_4x4([a, b, c, d]: [float32x4_t; 4]) -> [float32x4_t; 4] {
             vreinterpretq_f32_f64(vzip2q_f64(ab_odd, cd_odd)),
         ]
     })
+}
+
+impl Dots for Neon {
+    const SIGNED_BIAS: i32 = 0;
+
+    #[inline(always)]
+    fn load_words(self, from: &Words) -> I {
+        on!(from_fn(|i| vreinterpretq_s32_u32(vld1q_u32(from[4 * i..].as_ptr()))))
+    }
+    #[inline(always)]
+    fn from_bits(self, bits: I) -> F {
+        on!(from_fn(|i| vreinterpretq_f32_s32(bits[i])))
+    }
+    #[inline(always)]
+    fn add_i32(self, a: I, b: I) -> I {
+        on!(from_fn(|i| vaddq_s32(a[i], b[i])))
+    }
+    #[inline(always)]
+    fn load_u16(self, from: &[u16; LANES]) -> I {
+        on!(from_fn(|i| vreinterpretq_s32_u32(vmovl_u16(vld1_u16(from[4 * i..].as_ptr())))))
+    }
+    #[inline(always)]
+    fn shr_signed(self, a: I, n: I) -> I {
+        on!(from_fn(|i| vshlq_s32(a[i], vnegq_s32(n[i]))))
+    }
+    #[inline(always)]
+    fn dot(self, sum: I, codes: I, x: [i8; 4]) -> I {
+        self.dot_signed(sum, codes, x)
+    }
+    #[inline(always)]
+    fn dot_signed(self, sum: I, codes: I, x: [i8; 4]) -> I {
+        on!({
+            let x = vreinterpretq_s8_s32(vdupq_n_s32(i32::from_le_bytes(x.map(i8::cast_unsigned))));
+            from_fn(|i| {
+                let codes = vreinterpretq_s8_s32(codes[i]);
+                let low = vpaddlq_s16(vmull_s8(vget_low_s8(codes), vget_low_s8(x)));
+                let high = vpaddlq_s16(vmull_high_s8(codes, x));
+                vaddq_s32(sum[i], vpaddq_s32(low, high))
+            })
+        })
+    }
+    #[inline(always)]
+    fn look_up_bytes(self, table: &[u8; 16], index: I) -> I {
+        on!({
+            let table = vld1q_u8(table.as_ptr());
+            index.map(|index| vreinterpretq_s32_u8(vqtbl1q_u8(table, vreinterpretq_u8_s32(index))))
+        })
+    }
+    #[inline(always)]
+    fn to_bytes(self, a: F) -> [i8; LANES] {
+        let mut out = [0; LANES];
+        on!({
+            let a = a.map(|a| vqmovn_s32(vcvtnq_s32_f32(a)));
+            let low = vqmovn_s16(vcombine_s16(a[0], a[1]));
+            let high = vqmovn_s16(vcombine_s16(a[2], a[3]));
+            vst1q_s8(out.as_mut_ptr(), vcombine_s8(low, high));
+        });
+        out
+    }
 }

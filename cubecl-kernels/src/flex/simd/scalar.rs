@@ -4,7 +4,7 @@ use std::array::from_fn;
 
 use half::{bf16, f16};
 
-use super::{LANES, Simd, Unit};
+use super::{Dots, LANES, Simd, Unit, Words};
 
 /// Plain Rust.
 #[derive(Clone, Copy, Debug)]
@@ -128,5 +128,50 @@ impl Simd for Scalar {
     #[inline(always)]
     fn look_up(self, table: Unit, index: Self::I) -> Unit {
         from_fn(|i| table[(index[i] & 15) as usize])
+    }
+}
+
+impl Dots for Scalar {
+    const SIGNED_BIAS: i32 = 0;
+
+    #[inline(always)]
+    fn load_words(self, from: &Words) -> Self::I {
+        from.map(u32::cast_signed)
+    }
+    #[inline(always)]
+    fn from_bits(self, bits: Self::I) -> Unit {
+        from_fn(|i| f32::from_bits(bits[i].cast_unsigned()))
+    }
+    #[inline(always)]
+    fn add_i32(self, a: Self::I, b: Self::I) -> Self::I {
+        from_fn(|i| a[i] + b[i])
+    }
+    #[inline(always)]
+    fn load_u16(self, from: &[u16; LANES]) -> Self::I {
+        from.map(i32::from)
+    }
+    #[inline(always)]
+    fn shr_signed(self, a: Self::I, n: Self::I) -> Self::I {
+        from_fn(|i| a[i] >> (n[i] & 31))
+    }
+    #[inline(always)]
+    fn dot(self, sum: Self::I, codes: Self::I, x: [i8; 4]) -> Self::I {
+        self.dot_signed(sum, codes, x)
+    }
+    #[inline(always)]
+    fn dot_signed(self, sum: Self::I, codes: Self::I, x: [i8; 4]) -> Self::I {
+        let word = |codes: i32| -> i32 {
+            let codes = codes.to_le_bytes().map(u8::cast_signed);
+            codes.iter().zip(x).map(|(code, x)| i32::from(*code) * i32::from(x)).sum()
+        };
+        from_fn(|i| sum[i] + word(codes[i]))
+    }
+    #[inline(always)]
+    fn look_up_bytes(self, table: &[u8; 16], index: Self::I) -> Self::I {
+        index.map(|index| i32::from_le_bytes(index.to_le_bytes().map(|i| table[usize::from(i & 15)])))
+    }
+    #[inline(always)]
+    fn to_bytes(self, a: Unit) -> [i8; LANES] {
+        a.map(|a| a.round_ties_even() as i8)
     }
 }

@@ -1,0 +1,31 @@
+//! Products of bytes: what the interleaved matrices are multiplied with.
+
+use super::{LANES, Simd};
+
+/// Sixteen little-endian words: one of each of sixteen rows.
+pub(crate) type Words = [u32; LANES];
+
+/// Operations on vectors of sixteen words of four bytes.
+pub(crate) trait Dots: Simd {
+    /// What [`Dots::dot_signed`] adds to each code.
+    const SIGNED_BIAS: i32;
+
+    /// Reads sixteen words.
+    fn load_words(self, from: &Words) -> Self::I;
+    /// The bits of f32 as such.
+    fn from_bits(self, bits: Self::I) -> Self::F;
+    /// Lane by lane sum.
+    fn add_i32(self, a: Self::I, b: Self::I) -> Self::I;
+    /// Reads sixteen u16, zero-extended.
+    fn load_u16(self, from: &[u16; LANES]) -> Self::I;
+    /// `a >> n` with copies of the sign shifted in, lane by lane, `n` in `0..32`.
+    fn shr_signed(self, a: Self::I, n: Self::I) -> Self::I;
+    /// `sum + Σ codes[i] x[i]` over each word's four bytes; codes in `0..=127`, x in `-127..=127`.
+    fn dot(self, sum: Self::I, codes: Self::I, x: [i8; 4]) -> Self::I;
+    /// `sum + Σ (codes[i] + SIGNED_BIAS) x[i]` for codes in `-128..=127`.
+    fn dot_signed(self, sum: Self::I, codes: Self::I, x: [i8; 4]) -> Self::I;
+    /// `table[index]` for every byte, each in `0..16`.
+    fn look_up_bytes(self, table: &[u8; 16], index: Self::I) -> Self::I;
+    /// Sixteen f32 in `-127..=127` as the nearest integers.
+    fn to_bytes(self, a: Self::F) -> [i8; LANES];
+}
