@@ -9,6 +9,7 @@ mod attention;
 mod gated_norm;
 mod gemm;
 mod linear;
+mod mamba;
 mod matvec;
 mod norm;
 mod rope;

@@ -8,6 +8,7 @@ pub(crate) mod attention;
 pub(crate) mod embedding;
 pub(crate) mod gated_norm;
 pub(crate) mod linear;
+pub(crate) mod mamba;
 mod matmul;
 mod matvec;
 pub(crate) mod norm;

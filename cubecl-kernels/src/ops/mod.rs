@@ -9,6 +9,7 @@ mod assign;
 mod attention;
 mod gated_norm;
 mod linear;
+mod mamba;
 mod norm;
 mod read;
 mod rope;
@@ -22,6 +23,7 @@ pub use gated_norm::{GateOrder, GatedNormSpec, gated_rms_norm};
 #[cfg(feature = "cube")]
 pub(crate) use linear::MATVEC_ROWS;
 pub use linear::{Precision, dequantize, embedding, linear, linear_fused};
+pub use mamba::{MambaSpec, mamba_scan};
 pub use norm::{add_rms_norm, rms_norm};
 pub use read::PendingRead;
 pub use rope::{RopePairing, RopeSpec, rope_append};
@@ -39,6 +41,8 @@ pub(crate) use attention::AttentionOps;
 pub(crate) use gated_norm::GatedNormOps;
 #[cfg(feature = "cube")]
 pub(crate) use linear::LinearOps;
+#[cfg(feature = "cube")]
+pub(crate) use mamba::MambaOps;
 #[cfg(feature = "cube")]
 pub(crate) use norm::NormOps;
 #[cfg(feature = "cube")]
