@@ -6,6 +6,7 @@
 mod activation;
 mod assign;
 mod attention;
+mod conv;
 mod gemm;
 mod linear;
 mod matvec;

@@ -7,6 +7,7 @@
 mod activation;
 mod assign;
 mod attention;
+mod conv;
 mod linear;
 mod norm;
 mod read;
@@ -17,6 +18,7 @@ mod weight;
 pub use activation::silu_mul;
 pub use assign::{assign, int_zeros};
 pub use attention::{AttentionSpec, attention};
+pub use conv::{ConvSpec, MAX_TAPS, causal_conv};
 #[cfg(feature = "cube")]
 pub(crate) use linear::MATVEC_ROWS;
 pub use linear::{Precision, dequantize, embedding, linear, linear_fused};
@@ -33,6 +35,8 @@ pub(crate) use activation::ActivationOps;
 pub(crate) use assign::AssignOps;
 #[cfg(feature = "cube")]
 pub(crate) use attention::AttentionOps;
+#[cfg(feature = "cube")]
+pub(crate) use conv::ConvOps;
 #[cfg(feature = "cube")]
 pub(crate) use linear::LinearOps;
 #[cfg(feature = "cube")]
