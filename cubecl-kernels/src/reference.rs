@@ -8,7 +8,7 @@ mod conv;
 pub use conv::causal_conv;
 
 use crate::formats::Format;
-use crate::ops::{AttentionSpec, IN_PROMPT, RopePairing, RopeSpec};
+use crate::ops::{AttentionSpec, GateOrder, GatedNormSpec, IN_PROMPT, RopePairing, RopeSpec};
 
 /// `x wᵀ`; x `[m, cols]`, w `rows` stored rows; returns `[m, rows]`.
 pub fn linear(x: &[f32], format: Format, bytes: &[u8], rows: usize, cols: usize) -> Vec<f32> {
@@ -28,6 +28,32 @@ pub fn rms_norm(x: &[f32], weight: &[f32], eps: f32) -> Vec<f32> {
         x.iter().zip(weight).map(|(x, w)| (f64::from(*x) * scale) as f32 * w).collect::<Vec<_>>()
     };
     x.chunks_exact(weight.len()).flat_map(norm).collect()
+}
+
+/// [`crate::ops::gated_rms_norm`] over rows of `width` elements of x and of `gate_width` of the gate.
+pub fn gated_rms_norm(
+    x: &[f32],
+    width: usize,
+    gate: &[f32],
+    gate_width: usize,
+    weight: &[f32],
+    eps: f32,
+    spec: &GatedNormSpec,
+) -> Vec<f32> {
+    let gated = |x: &[f32], gate: &[f32]| {
+        x.iter().zip(gate).map(|(x, g)| x * (f64::from(*g) / (1.0 + (-f64::from(*g)).exp())) as f32).collect::<Vec<_>>()
+    };
+    let n = spec.group_size;
+    let row = |(x, gate): (&[f32], &[f32])| {
+        let groups =
+            x.chunks_exact(n).zip(gate[spec.gate_offset..].chunks_exact(n)).zip(weight.chunks_exact(n).cycle());
+        let group = |((x, gate), weight): ((&[f32], &[f32]), &[f32])| match spec.order {
+            GateOrder::GateFirst => rms_norm(&gated(x, gate), weight, eps),
+            GateOrder::NormFirst => gated(&rms_norm(x, weight, eps), gate),
+        };
+        groups.flat_map(group).collect::<Vec<_>>()
+    };
+    x.chunks_exact(width).zip(gate.chunks_exact(gate_width)).flat_map(row).collect()
 }
 
 /// `silu(gate) * up` of rows that hold `n` gates and then `n` ups.

@@ -1,6 +1,8 @@
 //! What the tests share: the fixtures and the devices to run them on.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+pub mod kernels;
+
 use std::path::{Path, PathBuf};
 
 use atelico_engine::device::DeviceSpec;

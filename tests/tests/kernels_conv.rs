@@ -1,11 +1,9 @@
 //! The causal convolution against its plain reference, over odd shapes, on every device.
 #![allow(clippy::unwrap_used, clippy::panic)]
 
-mod kernel_support;
-
 use atelico_kernels::ops::{self, ConvSpec};
 use atelico_kernels::reference;
-use kernel_support::{Noise, close, each_device, floats, ints, tensor};
+use atelico_tests::kernels::{Noise, close, each_device, floats, ints, tensor};
 
 const SLOTS: usize = 3;
 

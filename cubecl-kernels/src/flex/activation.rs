@@ -56,8 +56,9 @@ impl Kernel for SiluMul<'_> {
     }
 }
 
+/// `silu(gate) * up`.
 #[inline(always)]
-fn silu_times<S: Simd>(simd: S, gate: &Unit, up: &Unit) -> S::F {
+pub(super) fn silu_times<S: Simd>(simd: S, gate: &Unit, up: &Unit) -> S::F {
     let gate = simd.load(gate);
     let denominator = simd.add(simd.splat(1.0), exp(simd, simd.sub(simd.splat(0.0), gate)));
     simd.mul(simd.div(gate, denominator), simd.load(up))

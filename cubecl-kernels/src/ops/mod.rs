@@ -8,6 +8,7 @@ mod activation;
 mod assign;
 mod attention;
 mod conv;
+mod gated_norm;
 mod linear;
 mod norm;
 mod read;
@@ -19,6 +20,7 @@ pub use activation::silu_mul;
 pub use assign::{assign, int_zeros};
 pub use attention::{AttentionSpec, attention};
 pub use conv::{ConvSpec, MAX_TAPS, causal_conv};
+pub use gated_norm::{GateOrder, GatedNormSpec, gated_rms_norm};
 #[cfg(feature = "cube")]
 pub(crate) use linear::MATVEC_ROWS;
 pub use linear::{Precision, dequantize, embedding, linear, linear_fused};
@@ -37,6 +39,8 @@ pub(crate) use assign::AssignOps;
 pub(crate) use attention::AttentionOps;
 #[cfg(feature = "cube")]
 pub(crate) use conv::ConvOps;
+#[cfg(feature = "cube")]
+pub(crate) use gated_norm::GatedNormOps;
 #[cfg(feature = "cube")]
 pub(crate) use linear::LinearOps;
 #[cfg(feature = "cube")]
