@@ -3,6 +3,10 @@
 //! The tests hold the CPU and the CubeCL kernels to these. They state each operation as its
 //! definition reads; nothing here is meant to be fast.
 
+mod conv;
+
+pub use conv::causal_conv;
+
 use crate::formats::Format;
 use crate::ops::{AttentionSpec, GateOrder, GatedNormSpec, IN_PROMPT, MambaSpec, RopePairing, RopeSpec};
 

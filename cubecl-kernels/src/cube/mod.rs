@@ -6,6 +6,7 @@
 mod activation;
 mod assign;
 mod attention;
+mod conv;
 mod gated_norm;
 mod gemm;
 mod linear;

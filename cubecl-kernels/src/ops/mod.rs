@@ -7,6 +7,7 @@
 mod activation;
 mod assign;
 mod attention;
+mod conv;
 mod gated_norm;
 mod linear;
 mod mamba;
@@ -19,6 +20,7 @@ mod weight;
 pub use activation::silu_mul;
 pub use assign::{assign, int_zeros};
 pub use attention::{AttentionSpec, attention};
+pub use conv::{ConvSpec, MAX_TAPS, causal_conv};
 pub use gated_norm::{GateOrder, GatedNormSpec, gated_rms_norm};
 #[cfg(feature = "cube")]
 pub(crate) use linear::MATVEC_ROWS;
@@ -37,6 +39,8 @@ pub(crate) use activation::ActivationOps;
 pub(crate) use assign::AssignOps;
 #[cfg(feature = "cube")]
 pub(crate) use attention::AttentionOps;
+#[cfg(feature = "cube")]
+pub(crate) use conv::ConvOps;
 #[cfg(feature = "cube")]
 pub(crate) use gated_norm::GatedNormOps;
 #[cfg(feature = "cube")]
