@@ -17,7 +17,7 @@ mod rope;
 mod sample;
 mod weight;
 
-pub use activation::silu_mul;
+pub use activation::{relu_squared, silu_mul};
 pub use assign::{assign, int_zeros};
 pub use attention::{AttentionSpec, attention};
 pub use conv::{ConvSpec, MAX_TAPS, causal_conv};
