@@ -3,7 +3,8 @@
 
 use atelico_kernels::formats::Format;
 use atelico_kernels::ops::{
-    self, AttentionSpec, IN_PROMPT, Precision, RopePairing, RopeSpec, SAMPLE_PARAMS, SampleSpec, SampleState, Weight,
+    self, AttentionSpec, IN_PROMPT, KvSource, Precision, RopePairing, RopeSpec, SAMPLE_PARAMS, SampleSpec, SampleState,
+    Weight,
 };
 use atelico_kernels::reference;
 use atelico_tests::devices;
@@ -220,7 +221,14 @@ fn heads_are_prepared_and_cached() {
         for (heads, kv_heads, d) in [(4, 2, 16), (3, 1, 64), (2, 2, 128), (6, 3, 80)] {
             for pairing in pairings {
                 for norm in [None, Some(1e-6f32.to_bits())] {
-                    let spec = RopeSpec { heads, kv_heads, head_dim: d, pairing, qk_norm_eps_bits: norm };
+                    let spec = RopeSpec {
+                        heads,
+                        kv_heads,
+                        head_dim: d,
+                        pairing,
+                        qk_norm_eps_bits: norm,
+                        kv: KvSource::Projected,
+                    };
                     let mut noise = Noise((heads * d) as u64);
                     let (slots, capacity, m) = (3, 9, 4);
                     let width = (heads + 2 * kv_heads) * d;

@@ -9,6 +9,7 @@ mod attention;
 mod gemm;
 mod linear;
 mod matvec;
+mod moe;
 mod norm;
 mod rope;
 mod sample;

@@ -9,6 +9,7 @@ pub(crate) mod embedding;
 pub(crate) mod linear;
 mod matmul;
 mod matvec;
+pub(crate) mod moe;
 pub(crate) mod norm;
 mod product;
 pub(crate) mod rope;

@@ -8,21 +8,24 @@ mod activation;
 mod assign;
 mod attention;
 mod linear;
+mod moe;
 mod norm;
 mod read;
 mod rope;
 mod sample;
 mod weight;
 
-pub use activation::silu_mul;
+pub(crate) use activation::Gate;
+pub use activation::{gelu_mul, gelu_mul_table, relu2, silu_mul};
 pub use assign::{assign, int_zeros};
 pub use attention::{AttentionSpec, attention};
 #[cfg(feature = "cube")]
 pub(crate) use linear::MATVEC_ROWS;
 pub use linear::{Precision, dequantize, embedding, linear, linear_fused};
+pub use moe::{MoeGatingSpec, MoeRoute, MoeScores, moe_gate, moe_linear, moe_linear_sum};
 pub use norm::{add_rms_norm, rms_norm};
 pub use read::PendingRead;
-pub use rope::{RopePairing, RopeSpec, rope_append};
+pub use rope::{KvSource, RopePairing, RopeSpec, rope_append};
 pub use sample::IN_PROMPT;
 pub use sample::{SAMPLE_PARAMS, SampleOutput, SampleSpec, SampleState, sample};
 pub use weight::{MatrixSpec, Weight, is_cpu};
@@ -35,6 +38,9 @@ pub(crate) use assign::AssignOps;
 pub(crate) use attention::AttentionOps;
 #[cfg(feature = "cube")]
 pub(crate) use linear::LinearOps;
+pub(crate) use moe::MoeProduct;
+#[cfg(feature = "cube")]
+pub(crate) use moe::{MoeOps, MoeTerms};
 #[cfg(feature = "cube")]
 pub(crate) use norm::NormOps;
 #[cfg(feature = "cube")]
