@@ -3,8 +3,14 @@
 //! The tests hold the CPU and the CubeCL kernels to these. They state each operation as its
 //! definition reads; nothing here is meant to be fast.
 
+mod conv;
+mod moe;
+
+pub use conv::causal_conv;
+pub use moe::{expert_linear, moe_gate_row};
+
 use crate::formats::Format;
-use crate::ops::{AttentionSpec, IN_PROMPT, RopePairing, RopeSpec};
+use crate::ops::{AttentionSpec, GateOrder, GatedNormSpec, IN_PROMPT, KvSource, MambaSpec, RopePairing, RopeSpec};
 
 /// `x wᵀ`; x `[m, cols]`, w `rows` stored rows; returns `[m, rows]`.
 pub fn linear(x: &[f32], format: Format, bytes: &[u8], rows: usize, cols: usize) -> Vec<f32> {
@@ -24,6 +30,32 @@ pub fn rms_norm(x: &[f32], weight: &[f32], eps: f32) -> Vec<f32> {
         x.iter().zip(weight).map(|(x, w)| (f64::from(*x) * scale) as f32 * w).collect::<Vec<_>>()
     };
     x.chunks_exact(weight.len()).flat_map(norm).collect()
+}
+
+/// [`crate::ops::gated_rms_norm`] over rows of `width` elements of x and of `gate_width` of the gate.
+pub fn gated_rms_norm(
+    x: &[f32],
+    width: usize,
+    gate: &[f32],
+    gate_width: usize,
+    weight: &[f32],
+    eps: f32,
+    spec: &GatedNormSpec,
+) -> Vec<f32> {
+    let gated = |x: &[f32], gate: &[f32]| {
+        x.iter().zip(gate).map(|(x, g)| x * (f64::from(*g) / (1.0 + (-f64::from(*g)).exp())) as f32).collect::<Vec<_>>()
+    };
+    let n = spec.group_size;
+    let row = |(x, gate): (&[f32], &[f32])| {
+        let groups =
+            x.chunks_exact(n).zip(gate[spec.gate_offset..].chunks_exact(n)).zip(weight.chunks_exact(n).cycle());
+        let group = |((x, gate), weight): ((&[f32], &[f32]), &[f32])| match spec.order {
+            GateOrder::GateFirst => rms_norm(&gated(x, gate), weight, eps),
+            GateOrder::NormFirst => gated(&rms_norm(x, weight, eps), gate),
+        };
+        groups.flat_map(group).collect::<Vec<_>>()
+    };
+    x.chunks_exact(width).zip(gate.chunks_exact(gate_width)).flat_map(row).collect()
 }
 
 /// `silu(gate) * up` of rows that hold `n` gates and then `n` ups.
@@ -46,6 +78,12 @@ pub fn value_embeds_row(qkv: &[f32], x: &[f32], gate: &[f32], kv_heads: usize, e
         *v += (scale(i / head_dim) * f64::from(*embed)) as f32;
     }
     out
+}
+
+/// `gelu(gate) * up`, the tanh form of GELU.
+pub fn gelu_mul(gate: &[f32], up: &[f32]) -> Vec<f32> {
+    let gelu = |x: f64| 0.5 * x * (1.0 + ((2.0 / std::f64::consts::PI).sqrt() * (x + 0.044_715 * x.powi(3))).tanh());
+    gate.iter().zip(up).map(|(g, u)| (gelu(f64::from(*g)) * f64::from(*u)) as f32).collect()
 }
 
 /// What [`crate::ops::rope_append`] does to one row: returns its prepared queries
@@ -77,10 +115,15 @@ pub fn rope_row(
         y
     };
     let (q, kv) = qkv.split_at(spec.heads * d);
-    let (k, v) = kv.split_at(spec.kv_heads * d);
+    let (k, v) = kv.split_at(spec.kv_heads * d * usize::from(spec.kv != KvSource::Shared));
+    let v = if spec.kv == KvSource::KeysAsValues { k } else { v };
+    let v = match spec.qk_norm_eps_bits {
+        Some(bits) if spec.kv.norms_values() => rms_norm(v, &vec![1.0; d], f32::from_bits(bits)),
+        _ => v.to_vec(),
+    };
     let q = q.chunks_exact(d).flat_map(|h| prepare(h, q_norm)).collect();
     let k = k.chunks_exact(d).flat_map(|h| prepare(h, k_norm)).collect();
-    (q, k, v.to_vec())
+    (q, k, v)
 }
 
 /// Attention of one row at `position`: q `[heads head_dim]`, keys and values of its slot
@@ -111,6 +154,29 @@ pub fn attention_row(
             .collect::<Vec<_>>()
     };
     q.chunks_exact(d).enumerate().flat_map(head).collect()
+}
+
+/// One token through [`crate::ops::mamba_scan`]: a row of xbc and the time steps of its heads, the
+/// parameters `[3, heads]` and the state of its slot, which is advanced; returns y.
+pub fn mamba_row(xbc: &[f32], dt: &[f32], parameters: &[f32], state: &mut [f32], spec: &MambaSpec) -> Vec<f32> {
+    let MambaSpec { heads, head_dim, groups, state_size, .. } = *spec;
+    let (x, bc) = xbc.split_at(spec.inner_size());
+    let (b, c) = bc.split_at(groups * state_size);
+    let mut y = Vec::with_capacity(x.len());
+    for (i, h) in state.chunks_exact_mut(state_size).enumerate() {
+        let head = i / head_dim;
+        let [a, d, dt_bias] = [0, 1, 2].map(|p| f64::from(parameters[p * heads + head]));
+        let step = (f64::from(dt[head]) + dt_bias).exp().ln_1p();
+        let of_group = head * groups / heads * state_size..(head * groups / heads + 1) * state_size;
+        let mut sum = d * f64::from(x[i]);
+        for ((h, b), c) in h.iter_mut().zip(&b[of_group.clone()]).zip(&c[of_group]) {
+            let next = (a * step).exp() * f64::from(*h) + step * f64::from(x[i]) * f64::from(*b);
+            *h = next as f32;
+            sum += next * f64::from(*c);
+        }
+        y.push(sum as f32);
+    }
+    y
 }
 
 /// A row's sampling parameters, as [`crate::ops::SAMPLE_PARAMS`] lists them.

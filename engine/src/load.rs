@@ -1,5 +1,7 @@
 //! From a checkpoint's tensors to layers on a device: the cursor that models load through.
 
+mod experts;
+
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -78,6 +80,14 @@ impl<'a> Weights<'a> {
             return Err(Error::Config { key: tensor.name, problem });
         }
         Ok(tensor)
+    }
+
+    /// The elements of a small tensor in float32, on the host.
+    fn host_values(&self, tensor: &StoredTensor<'a>) -> Vec<f32> {
+        let mut values = vec![0.0; tensor.shape.iter().product()];
+        tensor.format.dequantize(tensor.bytes, &mut values);
+        self.done(tensor);
+        values
     }
 
     /// Counts a tensor as copied and lets go of its part of the mapped file.
@@ -179,11 +189,36 @@ impl<'a> Weights<'a> {
     /// # Errors
     /// As [`Self::linear`].
     pub fn host_tensor(&self, name: &str, shape: &[usize]) -> Result<Vec<f32>> {
-        let tensor = self.tensor(name, shape)?;
-        let mut values = vec![0.0; shape.iter().product()];
-        tensor.format.dequantize(&tensor.bytes, &mut values);
-        self.done(&tensor);
-        Ok(values)
+        Ok(self.host_values(&self.tensor(name, shape)?))
+    }
+
+    /// The tensor `name` in float32 with its elements in a row, on the host. `shape` is that of the
+    /// published checkpoints; other files drop its axes of one element, add some, or split its last
+    /// axis into groups.
+    ///
+    /// # Errors
+    /// As [`Self::linear`].
+    pub fn host_elements(&self, name: &str, shape: &[usize]) -> Result<Vec<f32>> {
+        let tensor = self.checkpoint.tensor(&format!("{}{name}", self.prefix))?;
+        if tensor.shape.iter().product::<usize>() != shape.iter().product::<usize>() {
+            let problem = format!("has shape {:?}; the config asks for {shape:?}", tensor.shape);
+            return Err(Error::Config { key: tensor.name, problem });
+        }
+        Ok(self.host_values(&tensor))
+    }
+
+    /// [`Self::host_elements`] on the device.
+    ///
+    /// # Errors
+    /// As [`Self::linear`].
+    pub fn elements(&self, name: &str, shape: &[usize]) -> Result<Tensor<1>> {
+        Ok(self.to_device(self.host_elements(name, shape)?))
+    }
+
+    /// `values` on the device in float32, on one axis: more may be allocated with padded rows.
+    pub fn to_device(&self, values: Vec<f32>) -> Tensor<1> {
+        let length = values.len();
+        Tensor::from_data(TensorData::new(values, [length]), (&self.placement.device, DType::F32))
     }
 
     /// The vector `name` in float32.
@@ -199,11 +234,7 @@ impl<'a> Weights<'a> {
     /// # Errors
     /// As [`Self::linear`].
     pub fn float_tensor<const D: usize>(&self, name: &str, shape: [usize; D]) -> Result<Tensor<D>> {
-        let values = self.host_tensor(name, &shape)?;
-        let count = values.len();
-        // One axis, then a view: more axes may be allocated with padded rows.
-        let line = Tensor::<1>::from_data(TensorData::new(values, [count]), (&self.placement.device, DType::F32));
-        Ok(line.reshape(shape))
+        Ok(self.to_device(self.host_tensor(name, &shape)?).reshape(shape))
     }
 
     /// The norm `name`, with weight `[hidden_size]`.

@@ -24,9 +24,21 @@ pub(crate) struct Architecture {
 
 /// A new architecture is one file under `llm/` and one line here.
 pub(crate) const ARCHITECTURES: &[Architecture] = &[
+    Architecture {
+        name: "gemma4",
+        class: "Gemma4ForConditionalGeneration",
+        model_types: &["gemma4", "gemma4_text", "gemma4_unified", "gemma4_unified_text"],
+        load: llm::gemma4::load,
+    },
     Architecture { name: "llama", class: "LlamaForCausalLM", model_types: &["llama"], load: llm::llama::load },
     Architecture { name: "mistral", class: "MistralForCausalLM", model_types: &["mistral"], load: llm::mistral::load },
     Architecture { name: "parcae", class: "ParcaeConfig", model_types: &["Parcae"], load: llm::parcae::load },
+    Architecture {
+        name: "nemotron_h",
+        class: "NemotronHForCausalLM",
+        model_types: &["nemotron_h", "nemotron_h_moe"],
+        load: llm::nemotron_h::load,
+    },
     Architecture { name: "qwen3", class: "Qwen3ForCausalLM", model_types: &["qwen3"], load: llm::qwen3::load },
     Architecture { name: "smollm3", class: "SmolLM3ForCausalLM", model_types: &["smollm3"], load: llm::smollm3::load },
 ];

@@ -1,6 +1,8 @@
 //! What the tests share: the fixtures and the devices to run them on.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+pub mod kernels;
+
 use std::path::{Path, PathBuf};
 
 use atelico_engine::device::DeviceSpec;
@@ -20,6 +22,14 @@ pub struct Case {
     pub folder: PathBuf,
     /// `golden.json`.
     pub golden: Value,
+}
+
+impl Case {
+    /// Spread of the logits after the prompt, to measure differences by.
+    pub fn spread(&self) -> f32 {
+        let stated = ["logits_std", "logits_last_std"].iter().find_map(|key| self.golden[key].as_f64());
+        stated.unwrap_or_else(|| panic!("{}: no spread", self.name)) as f32
+    }
 }
 
 /// All language-model fixtures, in order of their names: those of the repository, and those below the

@@ -3,12 +3,13 @@
 
 use atelico_kernels::formats::Format;
 use atelico_kernels::ops::{
-    self, AttentionSpec, Fusion, IN_PROMPT, Precision, RopePairing, RopeSpec, SAMPLE_PARAMS, SampleSpec, SampleState,
+    self, AttentionSpec, Fusion, IN_PROMPT, KvSource, Precision, RopePairing, RopeSpec, SAMPLE_PARAMS, SampleSpec,
+    SampleState,
     Weight,
 };
 use atelico_kernels::reference;
-use atelico_tests::devices;
-use burn::tensor::{DType, Device, FloatDType, Int, Tensor, TensorData};
+use atelico_tests::kernels::{Noise, close, each_device, floats, ints, tensor};
+use burn::tensor::{Device, FloatDType, Int, Tensor};
 
 const FORMATS: [Format; 19] = [
     Format::F32,
@@ -31,72 +32,6 @@ const FORMATS: [Format; 19] = [
     Format::TQ1_0,
     Format::TQ2_0,
 ];
-
-/// A small generator of repeatable noise (xorshift64*).
-struct Noise(u64);
-
-impl Noise {
-    fn word(&mut self) -> u64 {
-        self.0 ^= self.0 >> 12;
-        self.0 ^= self.0 << 25;
-        self.0 ^= self.0 >> 27;
-        self.0.wrapping_mul(0x2545_f491_4f6c_dd1d)
-    }
-
-    fn float(&mut self) -> f32 {
-        (self.word() >> 40) as f32 / (1u64 << 23) as f32 - 1.0
-    }
-
-    fn floats(&mut self, n: usize) -> Vec<f32> {
-        (0..n).map(|_| self.float()).collect()
-    }
-
-    /// Random blocks whose values are finite and of ordinary size: scales are redrawn.
-    fn blocks(&mut self, format: Format, elements: usize) -> Vec<u8> {
-        let block = format.block_len();
-        let bytes = format.block_bytes();
-        let mut values = vec![0.0; block];
-        (0..elements / block)
-            .flat_map(|_| {
-                loop {
-                    let mut data = (0..bytes).map(|_| self.word() as u8).collect::<Vec<_>>();
-                    format.dequantize(&data, &mut values);
-                    if values.iter().all(|v| v.is_finite() && v.abs() < 64.0) {
-                        break std::mem::take(&mut data);
-                    }
-                }
-            })
-            .collect()
-    }
-}
-
-fn each_device(test: impl Fn(&Device, &str)) {
-    for spec in devices() {
-        let opened = spec.open().unwrap();
-        test(&opened.device, &opened.name);
-    }
-}
-
-fn tensor<const D: usize>(values: &[f32], shape: [usize; D], device: &Device) -> Tensor<D> {
-    Tensor::<1>::from_data(TensorData::new(values.to_vec(), [values.len()]), (device, DType::F32)).reshape(shape)
-}
-
-fn ints(values: &[i32], device: &Device) -> Tensor<1, Int> {
-    Tensor::from_data(TensorData::new(values.to_vec(), [values.len()]), (device, DType::I32))
-}
-
-fn floats<const D: usize>(tensor: Tensor<D>) -> Vec<f32> {
-    tensor.into_data().try_to_vec::<f32>().unwrap()
-}
-
-#[track_caller]
-fn close(what: &str, found: &[f32], expected: &[f32], bound: f32) {
-    assert_eq!(found.len(), expected.len(), "{what}");
-    let size = expected.iter().map(|v| v.abs()).fold(1.0f32, f32::max);
-    for (i, (a, b)) in found.iter().zip(expected).enumerate() {
-        assert!((a - b).abs() <= bound * size, "{what}: element {i} is {a}, expected {b}");
-    }
-}
 
 #[test]
 fn unpacked_blocks_equal_the_scalar_reference() {
@@ -259,7 +194,14 @@ fn heads_are_prepared_and_cached() {
         for (heads, kv_heads, d) in [(4, 2, 16), (3, 1, 64), (2, 2, 128), (6, 3, 80)] {
             for pairing in pairings {
                 for norm in [None, Some(1e-6f32.to_bits())] {
-                    let spec = RopeSpec { heads, kv_heads, head_dim: d, pairing, qk_norm_eps_bits: norm };
+                    let spec = RopeSpec {
+                        heads,
+                        kv_heads,
+                        head_dim: d,
+                        pairing,
+                        qk_norm_eps_bits: norm,
+                        kv: KvSource::Projected,
+                    };
                     let mut noise = Noise((heads * d) as u64);
                     let (slots, capacity, m) = (3, 9, 4);
                     let width = (heads + 2 * kv_heads) * d;

@@ -6,11 +6,15 @@
 
 pub(crate) mod activation;
 pub(crate) mod attention;
+pub(crate) mod conv;
 pub(crate) mod embedding;
 pub(crate) mod interleaved;
+pub(crate) mod gated_norm;
 pub(crate) mod linear;
+pub(crate) mod mamba;
 mod matmul;
 mod matvec;
+pub(crate) mod moe;
 pub(crate) mod norm;
 mod pool;
 mod product;

@@ -3,7 +3,7 @@
 use super::norm::NormRow;
 use super::pool;
 use super::simd::Level;
-use crate::ops::{RopePairing, RopeSpec};
+use crate::ops::{KvSource, RopePairing, RopeSpec};
 
 /// Query elements from which threads share the rows.
 const PARALLEL: usize = 1 << 16;
@@ -29,8 +29,11 @@ pub(crate) fn rope_append(
     q: &mut [f32],
 ) {
     let d = spec.head_dim;
+    let eps = spec.qk_norm_eps_bits.map_or(0.0, f32::from_bits);
+    let ones = vec![1.0; d];
     let (q_width, kv_width) = (spec.heads * d, spec.kv_heads * d);
-    let rows = qkv.chunks_exact(q_width + 2 * kv_width);
+    let width = q_width + spec.kv.parts() * kv_width;
+    let rows = qkv.chunks_exact(width);
     let angles = |row: usize| {
         let position = usize::try_from(positions[row]).ok().filter(|position| *position < capacity)?;
         if spec.pairing == RopePairing::None { Some(&[][..]) } else { table.get(position * d..(position + 1) * d) }
@@ -45,13 +48,17 @@ pub(crate) fn rope_append(
     let threads = if q.len() < PARALLEL { 1 } else { usize::MAX };
     pool::for_each_on(threads, &mut rows.zip(q.chunks_exact_mut(q_width)).collect::<Vec<_>>(), queries);
 
-    for (row, qkv) in qkv.chunks_exact(q_width + 2 * kv_width).enumerate() {
+    if spec.kv == KvSource::Shared {
+        return;
+    }
+    for (row, qkv) in qkv.chunks_exact(width).enumerate() {
         let (Some(angles), Ok(slot), Ok(position)) =
             (angles(row), usize::try_from(slots[row]), usize::try_from(positions[row]))
         else {
             continue;
         };
         let (keys, values) = qkv[q_width..].split_at(kv_width);
+        let values = if spec.kv == KvSource::KeysAsValues { keys } else { values };
         for (head, (key, value)) in keys.chunks_exact(d).zip(values.chunks_exact(d)).enumerate() {
             let at = ((slot * spec.kv_heads + head) * capacity + position) * d;
             let (Some(key_place), Some(value_place)) = (k_cache.get_mut(at..at + d), v_cache.get_mut(at..at + d))
@@ -61,6 +68,9 @@ pub(crate) fn rope_append(
             key_place.copy_from_slice(key);
             prepare(key_place, k_norm, angles, spec);
             value_place.copy_from_slice(value);
+            if spec.kv.norms_values() {
+                Level::best().run(NormRow { x: value_place, weight: &ones, eps });
+            }
         }
     }
 }

@@ -5,7 +5,7 @@ use burn::backend::{Backend, Dispatch, backend_extension};
 use burn::tensor::{Int, Tensor};
 
 use super::attention::{AttentionSpec, attention};
-use super::rope::{RopeSpec, rope_append};
+use super::rope::{KvSource, RopeSpec, rope_append};
 use super::weight::is_cpu;
 
 #[backend_extension(Cube: cfg(feature = "cube"))]
@@ -45,7 +45,8 @@ pub fn rope_attention(
     rope: RopeSpec,
     spec: AttentionSpec,
 ) -> (Tensor<2>, Tensor<4>, Tensor<4>) {
-    if !spec.consecutive && !is_cpu(&qkv.device()) && spec.head_dim % 8 == 0 {
+    let one_kernel = rope.kv == KvSource::Projected && spec.head_dim % 8 == 0;
+    if one_kernel && !spec.consecutive && !is_cpu(&qkv.device()) {
         let (out, k, v) = Dispatch::decode_attention(
             qkv.into_dispatch(),
             q_norm.into_dispatch(),

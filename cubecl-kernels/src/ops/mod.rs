@@ -9,7 +9,11 @@ mod assign;
 mod attention;
 mod decode_attention;
 mod interleaved;
+mod conv;
+mod gated_norm;
 mod linear;
+mod mamba;
+mod moe;
 mod norm;
 mod read;
 mod rope;
@@ -18,16 +22,21 @@ mod support;
 mod value_embed;
 mod weight;
 
-pub use activation::silu_mul;
+pub(crate) use activation::Gate;
+pub use activation::{gelu_mul, gelu_mul_table, relu2, silu_mul};
 pub use assign::{assign, int_zeros};
 pub use attention::{AttentionSpec, attention};
 pub use decode_attention::rope_attention;
 #[cfg(feature = "cube")]
 pub(crate) use linear::MATVEC_ROWS;
 pub use linear::{Fusion, Precision, dequantize, embedding, linear, linear_fused, linear_fusion};
+pub use conv::{ConvSpec, MAX_TAPS, causal_conv};
+pub use gated_norm::{GateOrder, GatedNormSpec, gated_rms_norm};
+pub use mamba::{MambaSpec, mamba_scan};
+pub use moe::{MoeGatingSpec, MoeRoute, MoeScores, moe_gate, moe_linear, moe_linear_sum};
 pub use norm::{add_rms_norm, rms_norm};
 pub use read::PendingRead;
-pub use rope::{RopePairing, RopeSpec, rope_append};
+pub use rope::{KvSource, RopePairing, RopeSpec, rope_append};
 pub use sample::IN_PROMPT;
 pub use sample::{SAMPLE_PARAMS, SampleOutput, SampleSpec, SampleState, sample};
 pub use support::{multiplies, stores};
@@ -44,6 +53,15 @@ pub(crate) use attention::AttentionOps;
 pub(crate) use decode_attention::DecodeAttentionOps;
 #[cfg(feature = "cube")]
 pub(crate) use linear::{FusionSpec, LinearOps};
+#[cfg(feature = "cube")]
+pub(crate) use conv::ConvOps;
+#[cfg(feature = "cube")]
+pub(crate) use gated_norm::GatedNormOps;
+#[cfg(feature = "cube")]
+pub(crate) use mamba::MambaOps;
+pub(crate) use moe::MoeProduct;
+#[cfg(feature = "cube")]
+pub(crate) use moe::{MoeOps, MoeTerms};
 #[cfg(feature = "cube")]
 pub(crate) use norm::NormOps;
 #[cfg(feature = "cube")]

@@ -55,6 +55,13 @@ impl Linear {
         ops::linear_fusion(x, &self.weights, fusion, self.precision)
     }
 
+    /// The same layer in float32 at any number of rows, for small products whose rounding decides:
+    /// a router's choice of experts.
+    #[must_use]
+    pub fn exact(self) -> Self {
+        Self { precision: Precision::F32, ..self }
+    }
+
     /// Features that come out.
     pub fn out_features(&self) -> usize {
         self.weights.iter().map(|w| w.spec().rows).sum()

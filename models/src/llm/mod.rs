@@ -1,7 +1,9 @@
 //! Language models, one file per architecture.
 
+pub(crate) mod gemma4;
 pub(crate) mod llama;
 pub(crate) mod mistral;
 pub(crate) mod parcae;
+pub(crate) mod nemotron_h;
 pub(crate) mod qwen3;
 pub(crate) mod smollm3;

@@ -5,7 +5,7 @@ use atelico_engine::model::Step;
 use atelico_engine::nn::{Linear, RmsNorm, Rope};
 use atelico_engine::state::KvCache;
 use atelico_engine::{Error, Result};
-use atelico_kernels::ops::{AttentionSpec, RopePairing, RopeSpec};
+use atelico_kernels::ops::{AttentionSpec, KvSource, RopePairing, RopeSpec};
 use burn::tensor::Tensor;
 
 /// Shape and options of an attention layer.
@@ -20,6 +20,10 @@ pub(crate) struct AttentionConfig {
     /// Epsilon of the head norms (`q_norm`, `k_norm`), where there are any.
     pub(crate) qk_norm_eps: Option<f64>,
     pub(crate) sliding_window: Option<usize>,
+    /// Factor on the scores.
+    pub(crate) scale: f32,
+    /// Source of the keys and values.
+    pub(crate) kv: KvSource,
 }
 
 /// `o_proj(softmax(q kᵀ) v)` with merged query, key and value projections.
@@ -50,16 +54,22 @@ impl Attention {
         }
         let kv = kv_heads * head_dim;
         let q = heads * head_dim;
-        let qkv_proj = weights.linear_fused(&[("q_proj", q), ("k_proj", kv), ("v_proj", kv)], hidden_size)?;
-        let norm = |name| match config.qk_norm_eps {
-            Some(_) => weights.vector(name, head_dim),
-            None => Ok(Tensor::ones([head_dim], &weights.placement().device)),
+        let projections = [("q_proj", q), ("k_proj", kv), ("v_proj", kv)];
+        let projections = match config.kv {
+            KvSource::Projected | KvSource::NormedValues => &projections[..],
+            KvSource::KeysAsValues => &projections[..2],
+            KvSource::Shared => &projections[..1],
+        };
+        let qkv_proj = weights.linear_fused(projections, hidden_size)?;
+        let norm = |name, used: bool| match config.qk_norm_eps {
+            Some(_) if used => weights.vector(name, head_dim),
+            _ => Ok(Tensor::ones([head_dim], &weights.placement().device)),
         };
         Ok(Self {
             qkv_proj,
             o_proj: weights.linear("o_proj", hidden_size, q)?,
-            q_norm: norm("q_norm.weight")?,
-            k_norm: norm("k_norm.weight")?,
+            q_norm: norm("q_norm.weight", true)?,
+            k_norm: norm("k_norm.weight", config.kv != KvSource::Shared)?,
             rope: rope.clone(),
             rope_spec: RopeSpec {
                 heads,
@@ -67,16 +77,23 @@ impl Attention {
                 head_dim,
                 pairing: config.pairing,
                 qk_norm_eps_bits: config.qk_norm_eps.map(|eps| (eps as f32).to_bits()),
+                kv: config.kv,
             },
             spec: AttentionSpec {
                 heads,
                 kv_heads,
                 head_dim,
-                scale: (head_dim as f32).powf(-0.5),
+                scale: config.scale,
                 window: config.sliding_window,
                 consecutive: false,
             },
         })
+    }
+
+    /// x `[m, hidden_size]`; returns `[m, hidden_size]`.
+    pub(crate) fn forward(&self, x: Tensor<2>, step: &Step, cache: &mut KvCache) -> Tensor<2> {
+        let qkv = self.qkv_proj.forward(x); // [m, (heads + 2 kv_heads) head_dim], or fewer
+        self.o_proj.forward(self.attend(qkv, step, cache))
     }
 
     /// `residual + attention(norm(residual))`, `[m, hidden_size]`.

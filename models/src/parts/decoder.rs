@@ -6,7 +6,7 @@ use atelico_engine::model::{LanguageModel, LogitRows, Step};
 use atelico_engine::nn::{Embedding, Linear, RmsNorm, Rope, RopeConfig};
 use atelico_engine::state::{DecodeState, KvCache, LayerState};
 use atelico_engine::{Error, Result};
-use atelico_kernels::ops::RopePairing;
+use atelico_kernels::ops::{KvSource, RopePairing};
 use burn::tensor::Tensor;
 
 use super::{Attention, AttentionConfig, SwiGlu};
@@ -120,6 +120,8 @@ impl Decoder {
                     pairing: if options.no_rope { RopePairing::None } else { config.pairing },
                     qk_norm_eps: options.qk_norm.then_some(rms_norm_eps),
                     sliding_window: options.sliding_window,
+                    scale: (config.head_dim as f32).powf(-0.5),
+                    kv: KvSource::Projected,
                 };
                 Ok(Layer {
                     input_layernorm: weights.rms_norm("input_layernorm", hidden_size, rms_norm_eps)?,

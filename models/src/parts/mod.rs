@@ -2,10 +2,14 @@
 
 mod attention;
 mod decoder;
+mod mamba2;
 mod mlp;
+mod moe;
 mod residual;
 
 pub(crate) use attention::{Attention, AttentionConfig};
 pub(crate) use decoder::{Decoder, DecoderConfig, LayerConfig};
-pub(crate) use mlp::SwiGlu;
+pub(crate) use mamba2::{Mamba2, Mamba2Config};
+pub(crate) use mlp::{GeGlu, Relu2Mlp, SwiGlu};
+pub(crate) use moe::{ExpertActivation, RoutedExperts, Router};
 pub(crate) use residual::Residual;

@@ -1,5 +1,8 @@
 //! A `config.json` for a GGUF file, written from its metadata.
 
+mod gemma4;
+mod nemotron_h;
+
 use serde_json::{Map, Number, Value, json};
 
 use super::GgufMetadata;
@@ -71,6 +74,13 @@ pub(crate) fn synthesize_config<'a>(
         // The format has no key for it; llama.cpp fixes the step too.
         set("no_rope_layer_interval", 4.into());
     }
+    if architecture == "gemma4" {
+        gemma4::add(&keys, &mut config, &tensor)?;
+    }
+    if nemotron_h::ARCHITECTURES.contains(&architecture) {
+        nemotron_h::add(&keys, &mut config)?;
+    }
+    let mut set = |key: &str, value: Value| drop(config.insert(key.to_owned(), value));
     for key in ["bos_token_id", "eos_token_id"] {
         if let Some(id) = metadata.get_u32(&format!("tokenizer.ggml.{key}"))? {
             set(key, id.into());
