@@ -4,8 +4,10 @@
 //! definition reads; nothing here is meant to be fast.
 
 mod conv;
+mod delta;
 
 pub use conv::causal_conv;
+pub use delta::delta_rule;
 
 use crate::formats::Format;
 use crate::ops::{AttentionSpec, GateOrder, GatedNormSpec, IN_PROMPT, RopePairing, RopeSpec};

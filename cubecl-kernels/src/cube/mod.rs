@@ -7,6 +7,7 @@ mod activation;
 mod assign;
 mod attention;
 mod conv;
+mod delta;
 mod gated_norm;
 mod gemm;
 mod linear;

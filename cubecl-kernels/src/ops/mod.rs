@@ -8,6 +8,7 @@ mod activation;
 mod assign;
 mod attention;
 mod conv;
+mod delta;
 mod gated_norm;
 mod linear;
 mod norm;
@@ -20,6 +21,8 @@ pub use activation::silu_mul;
 pub use assign::{assign, int_zeros};
 pub use attention::{AttentionSpec, attention};
 pub use conv::{ConvSpec, MAX_TAPS, causal_conv};
+pub(crate) use delta::L2_EPS;
+pub use delta::{DeltaSpec, delta_rule};
 pub use gated_norm::{GateOrder, GatedNormSpec, gated_rms_norm};
 #[cfg(feature = "cube")]
 pub(crate) use linear::MATVEC_ROWS;
@@ -39,6 +42,8 @@ pub(crate) use assign::AssignOps;
 pub(crate) use attention::AttentionOps;
 #[cfg(feature = "cube")]
 pub(crate) use conv::ConvOps;
+#[cfg(feature = "cube")]
+pub(crate) use delta::DeltaOps;
 #[cfg(feature = "cube")]
 pub(crate) use gated_norm::GatedNormOps;
 #[cfg(feature = "cube")]

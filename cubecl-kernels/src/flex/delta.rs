@@ -1,0 +1,193 @@
+//! The gated delta rule, a head at a time: a block of the state's columns stays in the processor's
+//! first cache while all rows pass.
+
+use rayon::prelude::*;
+
+use super::simd::{Kernel, LANES, Level, Simd, Unit};
+use crate::ops::{DeltaSpec, L2_EPS};
+
+/// Vectors across a block of columns.
+const BLOCK: usize = 2;
+const COLUMNS: usize = BLOCK * LANES;
+
+/// Multiply-adds below which a thread's start costs more than it saves.
+const PARALLEL: usize = 1 << 17;
+
+/// Runs the rows through the states of their slots. A row whose slot lies outside the state is idle:
+/// its output is zeros.
+///
+/// # Shapes
+/// As [`crate::ops::delta_rule`]; gates `[m, gate_width]`, out `[m, value_heads value_dim]`.
+#[allow(clippy::too_many_arguments)]
+pub(crate) fn delta_rule(
+    qkv: &[f32],
+    gates: &[f32],
+    gate_width: usize,
+    a: &[f32],
+    dt_bias: &[f32],
+    positions: &[i32],
+    slots: &[i32],
+    state: &mut [f32],
+    spec: &DeltaSpec,
+    out: &mut [f32],
+) {
+    let (size, heads) = (spec.key_dim * spec.value_dim, spec.value_heads);
+    let vectors = normalized(qkv, spec);
+    let factors = factors(gates, gate_width, a, dt_bias, spec);
+    let level = Level::best();
+    let run = if spec.consecutive { positions.len().max(1) } else { 1 };
+    let out_width = heads * spec.value_dim;
+    for (index, out) in out.chunks_mut(run * out_width).enumerate() {
+        let first = index * run;
+        let Some(state) = usize::try_from(slots[first])
+            .ok()
+            .and_then(|slot| state.get_mut(slot * heads * size..(slot + 1) * heads * size))
+        else {
+            out.fill(0.0);
+            continue;
+        };
+        if positions[first] == 0 {
+            state.fill(0.0);
+        }
+        let rows = first..first + out.len() / out_width;
+        let of_head = |(head, state): (usize, &mut [f32])| {
+            let mut out = vec![0.0; rows.len() * spec.value_dim];
+            let rows = rows.clone();
+            level.run(Head { head, rows, qkv, vectors: &vectors, factors: &factors, spec, state, out: &mut out });
+            out
+        };
+        let outputs: Vec<Vec<f32>> = if rows.len() * heads * size < PARALLEL {
+            state.chunks_exact_mut(size).enumerate().map(of_head).collect()
+        } else {
+            state.par_chunks_exact_mut(size).enumerate().map(of_head).collect()
+        };
+        for (row, out) in out.chunks_exact_mut(out_width).enumerate() {
+            for (out, from) in out.chunks_exact_mut(spec.value_dim).zip(&outputs) {
+                out.copy_from_slice(&from[row * spec.value_dim..][..spec.value_dim]);
+            }
+        }
+    }
+}
+
+/// The queries and keys at length 1, the queries also times `key_dim^-0.5`: `[m, 2 key_heads key_dim]`.
+fn normalized(qkv: &[f32], spec: &DeltaSpec) -> Vec<f32> {
+    let width = 2 * spec.key_heads * spec.key_dim;
+    let mut vectors = vec![0.0; qkv.len() / spec.width() * width];
+    for (to, from) in vectors.chunks_exact_mut(width).zip(qkv.chunks_exact(spec.width())) {
+        let heads = to.chunks_exact_mut(spec.key_dim).zip(from.chunks_exact(spec.key_dim));
+        for (head, (to, from)) in heads.enumerate() {
+            let scale = if head < spec.key_heads { (spec.key_dim as f32).powf(-0.5) } else { 1.0 };
+            let factor = scale / (from.iter().map(|x| x * x).sum::<f32>() + L2_EPS).sqrt();
+            to.iter_mut().zip(from).for_each(|(to, from)| *to = from * factor);
+        }
+    }
+    vectors
+}
+
+/// How much of its state a head keeps and how strongly it writes, at one row.
+#[derive(Clone, Copy)]
+struct Factors {
+    decay: f32,
+    beta: f32,
+}
+
+/// `[m, value_heads]`
+fn factors(gates: &[f32], gate_width: usize, a: &[f32], dt_bias: &[f32], spec: &DeltaSpec) -> Vec<Factors> {
+    let mut factors = Vec::with_capacity(gates.len() / gate_width * spec.value_heads);
+    for gates in gates.chunks_exact(gate_width) {
+        let inputs = gates[spec.a_offset..].iter().zip(&gates[spec.b_offset..]);
+        factors.extend(inputs.zip(a.iter().zip(dt_bias)).map(|((x, b), (a, dt_bias))| {
+            let x = x + dt_bias;
+            let softplus = x.max(0.0) + (-x.abs()).exp().ln_1p();
+            Factors { decay: (a * softplus).exp(), beta: 1.0 / (1.0 + (-b).exp()) }
+        }));
+    }
+    factors
+}
+
+/// Some rows of one value head.
+struct Head<'a> {
+    head: usize,
+    rows: std::ops::Range<usize>,
+    qkv: &'a [f32],
+    vectors: &'a [f32],
+    factors: &'a [Factors],
+    spec: &'a DeltaSpec,
+    /// `[key_dim, value_dim]`
+    state: &'a mut [f32],
+    /// `[rows, value_dim]`
+    out: &'a mut [f32],
+}
+
+impl Kernel for Head<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<S: Simd>(self, simd: S) {
+        let DeltaSpec { key_heads, value_heads, key_dim, value_dim, tiled, .. } = *self.spec;
+        let key_head = if tiled { self.head % key_heads } else { self.head / (value_heads / key_heads) };
+        let keys_width = key_heads * key_dim;
+        let mut block = vec![[[0.0; LANES]; BLOCK]; key_dim];
+        for start in (0..value_dim).step_by(COLUMNS) {
+            let columns = start..value_dim.min(start + COLUMNS);
+            for (to, from) in block.iter_mut().zip(self.state.chunks_exact(value_dim)) {
+                to.as_flattened_mut()[..columns.len()].copy_from_slice(&from[columns.clone()]);
+            }
+            for (index, row) in self.rows.clone().enumerate() {
+                let vectors = &self.vectors[row * 2 * keys_width + key_head * key_dim..];
+                let from = row * self.spec.width() + 2 * keys_width + self.head * value_dim;
+                let mut value = [[0.0; LANES]; BLOCK];
+                value.as_flattened_mut()[..columns.len()].copy_from_slice(&self.qkv[from..][columns.clone()]);
+                let factors = self.factors[row * value_heads + self.head];
+                step(simd, &mut block, &vectors[..key_dim], &vectors[keys_width..][..key_dim], &mut value, factors);
+                self.out[index * value_dim..][columns.clone()].copy_from_slice(&value.as_flattened()[..columns.len()]);
+            }
+            for (from, to) in block.iter().zip(self.state.chunks_exact_mut(value_dim)) {
+                to[columns.clone()].copy_from_slice(&from.as_flattened()[..columns.len()]);
+            }
+        }
+    }
+}
+
+/// One row's step of a block of columns; `value` becomes the output.
+#[inline(always)]
+fn step<S: Simd>(
+    simd: S,
+    block: &mut [[Unit; BLOCK]],
+    query: &[f32],
+    key: &[f32],
+    value: &mut [Unit; BLOCK],
+    Factors { decay, beta }: Factors,
+) {
+    // Two sums of each, so that additions need not wait for one another.
+    let mut read = [[simd.splat(0.0); BLOCK]; 2];
+    for (states, keys) in block.as_chunks::<2>().0.iter().zip(key.as_chunks::<2>().0) {
+        for ((read, state), key) in read.iter_mut().zip(states).zip(keys) {
+            let key = simd.splat(*key);
+            for (read, state) in read.iter_mut().zip(state) {
+                *read = simd.fma(simd.load(state), key, *read);
+            }
+        }
+    }
+    let mut write = [simd.splat(0.0); BLOCK];
+    for (u, write) in write.iter_mut().enumerate() {
+        let read = simd.mul(simd.splat(decay), simd.add(read[0][u], read[1][u]));
+        *write = simd.mul(simd.splat(beta), simd.sub(simd.load(&value[u]), read));
+    }
+    let decay = simd.splat(decay);
+    let mut sums = [[simd.splat(0.0); BLOCK]; 2];
+    let rows = block.as_chunks_mut::<2>().0.iter_mut().zip(key.as_chunks::<2>().0.iter().zip(query.as_chunks::<2>().0));
+    for (states, (keys, queries)) in rows {
+        for (((sums, state), key), query) in sums.iter_mut().zip(states).zip(keys).zip(queries) {
+            let (key, query) = (simd.splat(*key), simd.splat(*query));
+            for ((sum, state), write) in sums.iter_mut().zip(state).zip(&write) {
+                let next = simd.fma(key, *write, simd.mul(decay, simd.load(state)));
+                simd.store(next, state);
+                *sum = simd.fma(next, query, *sum);
+            }
+        }
+    }
+    for (u, value) in value.iter_mut().enumerate() {
+        simd.store(simd.add(sums[0][u], sums[1][u]), value);
+    }
+}
