@@ -67,7 +67,8 @@ pub fn silu_mul(gate_up: &[f32], n: usize) -> Vec<f32> {
     gate_up.chunks_exact(2 * n).flat_map(row).collect()
 }
 
-/// What [`crate::ops::rope_append`] does to one row: returns its prepared queries
+/// What [`crate::ops::rope_append`] does to one row; as many elements of a head are rotated as
+/// `table_row` has. Returns its prepared queries
 /// `[heads head_dim]`, keys and values `[kv_heads head_dim]`.
 pub fn rope_row(
     qkv: &[f32],
@@ -77,16 +78,17 @@ pub fn rope_row(
     spec: &RopeSpec,
 ) -> (Vec<f32>, Vec<f32>, Vec<f32>) {
     let d = spec.head_dim;
-    let (cos, sin) = table_row.split_at(d / 2);
+    let half = table_row.len() / 2;
+    let (cos, sin) = table_row.split_at(half);
     let prepare = |head: &[f32], weight: &[f32]| {
         let x = match spec.qk_norm_eps_bits {
             Some(bits) => rms_norm(head, weight, f32::from_bits(bits)),
             None => head.to_vec(),
         };
         let mut y = x.clone();
-        for i in 0..d / 2 {
+        for i in 0..half {
             let (a, b) = match spec.pairing {
-                RopePairing::Half => (i, i + d / 2),
+                RopePairing::Half => (i, i + half),
                 RopePairing::Interleaved => (2 * i, 2 * i + 1),
                 RopePairing::None => break,
             };
@@ -96,7 +98,7 @@ pub fn rope_row(
         y
     };
     let (q, kv) = qkv.split_at(spec.heads * d);
-    let (k, v) = kv.split_at(spec.kv_heads * d);
+    let (k, v) = kv[..2 * spec.kv_heads * d].split_at(spec.kv_heads * d);
     let q = q.chunks_exact(d).flat_map(|h| prepare(h, q_norm)).collect();
     let k = k.chunks_exact(d).flat_map(|h| prepare(h, k_norm)).collect();
     (q, k, v.to_vec())

@@ -15,6 +15,7 @@ mod matvec;
 mod norm;
 mod rope;
 mod sample;
+mod sigmoid_gate;
 mod unpack;
 
 use burn::tensor::{DType, Shape};

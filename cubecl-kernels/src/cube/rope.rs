@@ -25,7 +25,8 @@ impl RopeOps for CubeBackend {
         spec: RopeSpec,
     ) -> (CubeTensor, CubeTensor, CubeTensor) {
         let qkv = contiguous(qkv);
-        let [m, _] = dims(&qkv);
+        let [m, width] = dims(&qkv);
+        let [_, rotary] = dims(&table);
         let [_, _, capacity, _] = dims(&k_cache);
         let q = empty(&qkv, [m, spec.heads * spec.head_dim], DType::F32);
         let eps = spec.qk_norm_eps_bits.map_or(0.0, f32::from_bits);
@@ -42,11 +43,13 @@ impl RopeOps for CubeBackend {
             q.clone().into_buffer_arg(),
             k_cache.clone().into_buffer_arg(),
             v_cache.clone().into_buffer_arg(),
+            width as u32,
             capacity as u32,
             eps,
             spec.heads as u32,
             spec.kv_heads as u32,
             spec.head_dim as u32,
+            rotary as u32,
             spec.pairing,
             spec.qk_norm_eps_bits.is_some(),
             dtype_to_elem_type(k_cache.dtype),
@@ -67,18 +70,20 @@ fn rope_append<F: Float>(
     q_out: &mut [f32],
     k_cache: &mut [F],
     v_cache: &mut [F],
+    width: u32,
     capacity: u32,
     eps: f32,
     #[comptime] heads: u32,
     #[comptime] kv_heads: u32,
     #[comptime] d: u32,
+    #[comptime] rotary: u32,
     #[comptime] pairing: RopePairing,
     #[comptime] norm: bool,
     #[define(F)] _dtype: ElemType,
 ) {
     let mut head = Shared::<[f32]>::new_slice(comptime!(d as usize));
     let (h, row) = (CUBE_POS_X, CUBE_POS_Y);
-    let base = (row * comptime!(heads + 2 * kv_heads) + h) * d;
+    let base = row * width + h * d;
     let position = u32::cast_from(positions[row as usize]);
     let slot = u32::cast_from(slots[row as usize]);
     let mut i = UNIT_POS_X;
@@ -110,10 +115,10 @@ fn rope_append<F: Float>(
         while i < d {
             // i and its partner: turned together, `first` the one that comes first.
             let (pair, partner, first) = if comptime!(matches!(pairing, RopePairing::Half)) {
-                let first = i < comptime!(d / 2);
+                let first = i < comptime!(rotary / 2);
                 (
-                    select(first, i, i - comptime!(d / 2)),
-                    select(first, i + comptime!(d / 2), i - comptime!(d / 2)),
+                    select(first, i, i - comptime!(rotary / 2)),
+                    select(first, i + comptime!(rotary / 2), i - comptime!(rotary / 2)),
                     first,
                 )
             } else {
@@ -121,15 +126,17 @@ fn rope_append<F: Float>(
                 (i / 2, select(first, i + 1, i - 1), first)
             };
             let mut a = head[i as usize] * scale;
-            let mut b = head[partner as usize] * scale;
             if comptime!(norm) {
                 a *= select(is_q, q_norm[i as usize], k_norm[i as usize]);
-                b *= select(is_q, q_norm[partner as usize], k_norm[partner as usize]);
             }
             let mut value = a;
-            if comptime!(!matches!(pairing, RopePairing::None)) {
-                let cos = table[(position * d + pair) as usize];
-                let sin = table[(position * d + comptime!(d / 2) + pair) as usize];
+            if comptime!(!matches!(pairing, RopePairing::None)) && i < rotary {
+                let mut b = head[partner as usize] * scale;
+                if comptime!(norm) {
+                    b *= select(is_q, q_norm[partner as usize], k_norm[partner as usize]);
+                }
+                let cos = table[(position * rotary + pair) as usize];
+                let sin = table[(position * rotary + comptime!(rotary / 2) + pair) as usize];
                 value = select(first, a * cos - b * sin, a * cos + b * sin);
             }
             if is_q {

@@ -15,6 +15,7 @@ mod norm;
 mod read;
 mod rope;
 mod sample;
+mod sigmoid_gate;
 mod weight;
 
 pub use activation::silu_mul;
@@ -32,6 +33,7 @@ pub use read::PendingRead;
 pub use rope::{RopePairing, RopeSpec, rope_append};
 pub use sample::IN_PROMPT;
 pub use sample::{SAMPLE_PARAMS, SampleOutput, SampleSpec, SampleState, sample};
+pub use sigmoid_gate::{GateScope, sigmoid_gate};
 pub use weight::{MatrixSpec, Weight, is_cpu};
 
 #[cfg(feature = "cube")]
@@ -54,3 +56,5 @@ pub(crate) use norm::NormOps;
 pub(crate) use rope::RopeOps;
 #[cfg(feature = "cube")]
 pub(crate) use sample::SampleOps;
+#[cfg(feature = "cube")]
+pub(crate) use sigmoid_gate::SigmoidGateOps;
