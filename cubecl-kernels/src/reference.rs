@@ -10,7 +10,7 @@ pub use conv::causal_conv;
 pub use delta::delta_rule;
 
 use crate::formats::Format;
-use crate::ops::{AttentionSpec, GateOrder, GatedNormSpec, IN_PROMPT, RopePairing, RopeSpec};
+use crate::ops::{AttentionSpec, GateOrder, GatedNormSpec, IN_PROMPT, MambaSpec, RopePairing, RopeSpec};
 
 /// `x wᵀ`; x `[m, cols]`, w `rows` stored rows; returns `[m, rows]`.
 pub fn linear(x: &[f32], format: Format, bytes: &[u8], rows: usize, cols: usize) -> Vec<f32> {
@@ -132,6 +132,29 @@ pub fn attention_row(
             .collect::<Vec<_>>()
     };
     q.chunks_exact(d).enumerate().flat_map(head).collect()
+}
+
+/// One token through [`crate::ops::mamba_scan`]: a row of xbc and the time steps of its heads, the
+/// parameters `[3, heads]` and the state of its slot, which is advanced; returns y.
+pub fn mamba_row(xbc: &[f32], dt: &[f32], parameters: &[f32], state: &mut [f32], spec: &MambaSpec) -> Vec<f32> {
+    let MambaSpec { heads, head_dim, groups, state_size, .. } = *spec;
+    let (x, bc) = xbc.split_at(spec.inner_size());
+    let (b, c) = bc.split_at(groups * state_size);
+    let mut y = Vec::with_capacity(x.len());
+    for (i, h) in state.chunks_exact_mut(state_size).enumerate() {
+        let head = i / head_dim;
+        let [a, d, dt_bias] = [0, 1, 2].map(|p| f64::from(parameters[p * heads + head]));
+        let step = (f64::from(dt[head]) + dt_bias).exp().ln_1p();
+        let of_group = head * groups / heads * state_size..(head * groups / heads + 1) * state_size;
+        let mut sum = d * f64::from(x[i]);
+        for ((h, b), c) in h.iter_mut().zip(&b[of_group.clone()]).zip(&c[of_group]) {
+            let next = (a * step).exp() * f64::from(*h) + step * f64::from(x[i]) * f64::from(*b);
+            *h = next as f32;
+            sum += next * f64::from(*c);
+        }
+        y.push(sum as f32);
+    }
+    y
 }
 
 /// A row's sampling parameters, as [`crate::ops::SAMPLE_PARAMS`] lists them.

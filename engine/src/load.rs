@@ -80,6 +80,14 @@ impl<'a> Weights<'a> {
         Ok(tensor)
     }
 
+    /// The elements of a small tensor in float32, on the host.
+    fn host_values(&self, tensor: &StoredTensor<'a>) -> Vec<f32> {
+        let mut values = vec![0.0; tensor.shape.iter().product()];
+        tensor.format.dequantize(tensor.bytes, &mut values);
+        self.done(tensor);
+        values
+    }
+
     /// Counts a tensor as copied and lets go of its part of the mapped file.
     fn done(&self, tensor: &StoredTensor<'_>) {
         self.checkpoint.release(tensor);
@@ -159,11 +167,36 @@ impl<'a> Weights<'a> {
     /// # Errors
     /// As [`Self::linear`].
     pub fn host_vector(&self, name: &str, length: usize) -> Result<Vec<f32>> {
-        let tensor = self.tensor(name, &[length])?;
-        let mut values = vec![0.0; length];
-        tensor.format.dequantize(tensor.bytes, &mut values);
-        self.done(&tensor);
-        Ok(values)
+        Ok(self.host_values(&self.tensor(name, &[length])?))
+    }
+
+    /// The tensor `name` in float32 with its elements in a row, on the host. `shape` is that of the
+    /// published checkpoints; other files drop its axes of one element, add some, or split its last
+    /// axis into groups.
+    ///
+    /// # Errors
+    /// As [`Self::linear`].
+    pub fn host_elements(&self, name: &str, shape: &[usize]) -> Result<Vec<f32>> {
+        let tensor = self.checkpoint.tensor(&format!("{}{name}", self.prefix))?;
+        if tensor.shape.iter().product::<usize>() != shape.iter().product::<usize>() {
+            let problem = format!("has shape {:?}; the config asks for {shape:?}", tensor.shape);
+            return Err(Error::Config { key: tensor.name, problem });
+        }
+        Ok(self.host_values(&tensor))
+    }
+
+    /// [`Self::host_elements`] on the device.
+    ///
+    /// # Errors
+    /// As [`Self::linear`].
+    pub fn elements(&self, name: &str, shape: &[usize]) -> Result<Tensor<1>> {
+        Ok(self.to_device(self.host_elements(name, shape)?))
+    }
+
+    /// `values` on the device in float32, on one axis: more may be allocated with padded rows.
+    pub fn to_device(&self, values: Vec<f32>) -> Tensor<1> {
+        let length = values.len();
+        Tensor::from_data(TensorData::new(values, [length]), (&self.placement.device, DType::F32))
     }
 
     /// The vector `name` in float32.
@@ -171,8 +204,7 @@ impl<'a> Weights<'a> {
     /// # Errors
     /// As [`Self::linear`].
     pub fn vector(&self, name: &str, length: usize) -> Result<Tensor<1>> {
-        let values = self.host_vector(name, length)?;
-        Ok(Tensor::from_data(TensorData::new(values, [length]), (&self.placement.device, DType::F32)))
+        Ok(self.to_device(self.host_vector(name, length)?))
     }
 
     /// The norm `name`, with weight `[hidden_size]`.

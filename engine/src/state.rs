@@ -23,6 +23,8 @@ pub enum LayerState {
     Kv(KvCache),
     /// The convolution window and recurrent matrix of a DeltaNet or Mamba2 layer.
     Recurrent(RecurrentState),
+    /// Nothing: a layer that is feed-forward only.
+    Stateless,
 }
 
 impl LayerState {
@@ -33,7 +35,7 @@ impl LayerState {
     pub fn kv(&mut self) -> &mut KvCache {
         match self {
             Self::Kv(cache) => cache,
-            Self::Recurrent(_) => unreachable!("an attention layer was given a recurrent state"),
+            Self::Recurrent(_) | Self::Stateless => unreachable!("an attention layer was given another layer's state"),
         }
     }
 
@@ -44,7 +46,7 @@ impl LayerState {
     pub fn recurrent(&mut self) -> &mut RecurrentState {
         match self {
             Self::Recurrent(state) => state,
-            Self::Kv(_) => unreachable!("a recurrent layer was given a key-value cache"),
+            Self::Kv(_) | Self::Stateless => unreachable!("a recurrent layer was given another layer's state"),
         }
     }
 }
@@ -57,6 +59,7 @@ impl DecodeState {
             .map(|layer| match layer {
                 LayerState::Kv(cache) => cache.bytes(),
                 LayerState::Recurrent(state) => state.bytes(),
+                LayerState::Stateless => 0,
             })
             .sum()
     }

@@ -25,6 +25,12 @@ pub(crate) struct Architecture {
 pub(crate) const ARCHITECTURES: &[Architecture] = &[
     Architecture { name: "llama", class: "LlamaForCausalLM", model_types: &["llama"], load: llm::llama::load },
     Architecture { name: "mistral", class: "MistralForCausalLM", model_types: &["mistral"], load: llm::mistral::load },
+    Architecture {
+        name: "nemotron_h",
+        class: "NemotronHForCausalLM",
+        model_types: &["nemotron_h", "nemotron_h_moe"],
+        load: llm::nemotron_h::load,
+    },
     Architecture { name: "qwen3", class: "Qwen3ForCausalLM", model_types: &["qwen3"], load: llm::qwen3::load },
     Architecture { name: "smollm3", class: "SmolLM3ForCausalLM", model_types: &["smollm3"], load: llm::smollm3::load },
 ];

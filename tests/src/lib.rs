@@ -24,6 +24,14 @@ pub struct Case {
     pub golden: Value,
 }
 
+impl Case {
+    /// Spread of the logits after the prompt, to measure differences by.
+    pub fn spread(&self) -> f32 {
+        let stated = ["logits_std", "logits_last_std"].iter().find_map(|key| self.golden[key].as_f64());
+        stated.unwrap_or_else(|| panic!("{}: no spread", self.name)) as f32
+    }
+}
+
 /// All language-model fixtures, in order of their names: those of the repository, and those below the
 /// folder that `ATELICO_TEST_FIXTURES` names. `ATELICO_TEST_CASES` keeps those whose names begin with
 /// one of its comma-separated words.

@@ -11,6 +11,7 @@ mod delta;
 mod gated_norm;
 mod gemm;
 mod linear;
+mod mamba;
 mod matvec;
 mod norm;
 mod rope;

@@ -32,6 +32,18 @@ fn silu_mul_at(level: Level, gate_up: &[f32], n: usize, out: &mut [f32]) {
     }
 }
 
+/// `x = max(x, 0)²`.
+pub(crate) fn relu_squared_in_place(x: &mut [f32]) {
+    // Plain loops of this kind become vectors by themselves.
+    let square = |x: &mut [f32]| {
+        for x in x {
+            let kept = x.max(0.0);
+            *x = kept * kept;
+        }
+    };
+    if x.len() <= TASK { square(x) } else { x.par_chunks_mut(TASK).for_each(square) }
+}
+
 struct SiluMul<'a> {
     gate: &'a [f32],
     up: &'a [f32],

@@ -10,6 +10,7 @@ pub(crate) mod delta;
 pub(crate) mod embedding;
 pub(crate) mod gated_norm;
 pub(crate) mod linear;
+pub(crate) mod mamba;
 mod matmul;
 mod matvec;
 pub(crate) mod norm;

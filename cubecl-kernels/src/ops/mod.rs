@@ -11,6 +11,7 @@ mod conv;
 mod delta;
 mod gated_norm;
 mod linear;
+mod mamba;
 mod norm;
 mod read;
 mod rope;
@@ -18,7 +19,7 @@ mod sample;
 mod sigmoid_gate;
 mod weight;
 
-pub use activation::silu_mul;
+pub use activation::{relu_squared, silu_mul};
 pub use assign::{assign, int_zeros};
 pub use attention::{AttentionSpec, attention};
 pub use conv::{ConvSpec, MAX_TAPS, causal_conv};
@@ -28,6 +29,7 @@ pub use gated_norm::{GateOrder, GatedNormSpec, gated_rms_norm};
 #[cfg(feature = "cube")]
 pub(crate) use linear::MATVEC_ROWS;
 pub use linear::{Precision, dequantize, embedding, linear, linear_fused};
+pub use mamba::{MambaSpec, mamba_scan};
 pub use norm::{add_rms_norm, rms_norm};
 pub use read::PendingRead;
 pub use rope::{RopePairing, RopeSpec, rope_append};
@@ -50,6 +52,8 @@ pub(crate) use delta::DeltaOps;
 pub(crate) use gated_norm::GatedNormOps;
 #[cfg(feature = "cube")]
 pub(crate) use linear::LinearOps;
+#[cfg(feature = "cube")]
+pub(crate) use mamba::MambaOps;
 #[cfg(feature = "cube")]
 pub(crate) use norm::NormOps;
 #[cfg(feature = "cube")]

@@ -9,4 +9,4 @@ mod rope;
 pub use embedding::Embedding;
 pub use linear::Linear;
 pub use norm::RmsNorm;
-pub use rope::{Rope, RopeConfig};
+pub use rope::{Rope, RopeConfig, RopeScaling};

@@ -32,7 +32,14 @@ const LAYER: Table = &[
 ];
 
 /// Rows of single architectures (`general.architecture`): outside the layers, and in them.
-const ARCHITECTURES: &[(&str, Table, Table)] = &[("gemma4", GEMMA4_GLOBAL, GEMMA4_LAYER)];
+const ARCHITECTURES: &[(&str, Table, Table)] = &[
+    ("gemma4", GEMMA4_GLOBAL, GEMMA4_LAYER),
+    ("nemotron_h", NEMOTRON_H_GLOBAL, NEMOTRON_H_LAYER),
+    ("nemotron_h_moe", NEMOTRON_H_GLOBAL, NEMOTRON_H_LAYER),
+];
+
+/// Names that files write without a suffix, where a stem alone is no name.
+const BARE: [&str; 2] = ["ssm_a", "ssm_d"];
 
 const GEMMA4_GLOBAL: Table = &[
     ("per_layer_token_embd", "model.embed_tokens_per_layer"),
@@ -56,6 +63,35 @@ const GEMMA4_LAYER: Table = &[
     ("ffn_down_exps.scale", "router.per_expert_scale"),
     ("ffn_down_exps.weight", "experts.down_proj"),
     ("ffn_gate_up_exps.weight", "experts.gate_up_proj"),
+];
+
+const NEMOTRON_H_GLOBAL: Table = &[("token_embd", "model.embeddings"), ("output_norm", "model.norm_f")];
+
+/// Every layer is one mixer behind one norm.
+const NEMOTRON_H_LAYER: Table = &[
+    ("attn_norm", "norm"),
+    ("ssm_in", "mixer.in_proj"),
+    ("ssm_conv1d", "mixer.conv1d"),
+    ("ssm_dt.bias", "mixer.dt_bias"),
+    // -exp(A_log), unlike the folder's `A_log`.
+    ("ssm_a", "mixer.A"),
+    ("ssm_d", "mixer.D"),
+    ("ssm_norm", "mixer.norm"),
+    ("ssm_out", "mixer.out_proj"),
+    ("attn_q", "mixer.q_proj"),
+    ("attn_k", "mixer.k_proj"),
+    ("attn_v", "mixer.v_proj"),
+    ("attn_output", "mixer.o_proj"),
+    ("ffn_up", "mixer.up_proj"),
+    ("ffn_down", "mixer.down_proj"),
+    ("ffn_gate_inp", "mixer.gate"),
+    ("exp_probs_b.bias", "mixer.gate.e_score_correction_bias"),
+    ("ffn_up_exps.weight", "mixer.experts.up_proj"),
+    ("ffn_down_exps.weight", "mixer.experts.down_proj"),
+    ("ffn_up_shexp", "mixer.shared_experts.up_proj"),
+    ("ffn_down_shexp", "mixer.shared_experts.down_proj"),
+    ("ffn_latent_down", "mixer.fc1_latent_proj"),
+    ("ffn_latent_up", "mixer.fc2_latent_proj"),
 ];
 
 /// The Hugging Face name of GGUF tensor `name` in a model of `architecture`.
@@ -83,7 +119,7 @@ fn layer_and_rest(name: &str) -> Option<(&str, &str)> {
 fn look_up(tables: [Table; 2], name: &str) -> Option<String> {
     let find = |table: Table, name: &str| table.iter().find(|(gguf, _)| *gguf == name).map(|(_, name)| *name);
     tables.into_iter().find_map(|table| {
-        let whole = find(table, name).filter(|_| name.contains('.')).map(str::to_owned);
+        let whole = find(table, name).filter(|_| name.contains('.') || BARE.contains(&name)).map(str::to_owned);
         whole.or_else(|| {
             let (stem, suffix) = name.rsplit_once('.')?;
             Some(format!("{}.{suffix}", find(table, stem)?))
@@ -123,6 +159,26 @@ mod tests {
             ("per_layer_token_embd.weight", "model.embed_tokens_per_layer.weight"),
         ] {
             assert_eq!(name("gemma4", gguf), expected);
+        }
+    }
+
+    #[test]
+    fn mixers_have_their_hugging_face_names() {
+        for (gguf, expected) in [
+            ("token_embd.weight", "model.embeddings.weight"),
+            ("output.weight", "lm_head.weight"),
+            ("output_norm.weight", "model.norm_f.weight"),
+            ("blk.0.attn_norm.weight", "model.layers.0.norm.weight"),
+            ("blk.0.ssm_a", "model.layers.0.mixer.A"),
+            ("blk.0.ssm_d", "model.layers.0.mixer.D"),
+            ("blk.0.ssm_dt.bias", "model.layers.0.mixer.dt_bias"),
+            ("blk.0.ssm_conv1d.bias", "model.layers.0.mixer.conv1d.bias"),
+            ("blk.3.attn_v.weight", "model.layers.3.mixer.v_proj.weight"),
+            ("blk.4.exp_probs_b.bias", "model.layers.4.mixer.gate.e_score_correction_bias"),
+            ("blk.4.ffn_gate_inp.weight", "model.layers.4.mixer.gate.weight"),
+            ("blk.4.ffn_up_exps.weight", "model.layers.4.mixer.experts.up_proj"),
+        ] {
+            assert_eq!(name("nemotron_h_moe", gguf), expected);
         }
     }
 

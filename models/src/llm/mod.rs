@@ -2,5 +2,6 @@
 
 pub(crate) mod llama;
 pub(crate) mod mistral;
+pub(crate) mod nemotron_h;
 pub(crate) mod qwen3;
 pub(crate) mod smollm3;

@@ -177,7 +177,8 @@ impl LanguageModel for Decoder {
     }
 }
 
-fn add_norm(norm: &RmsNorm, update: Option<Tensor<2>>, residual: Tensor<2>) -> (Tensor<2>, Tensor<2>) {
+/// Adds what the previous layer gave to the residual stream, if there was one, and norms the sum.
+pub(crate) fn add_norm(norm: &RmsNorm, update: Option<Tensor<2>>, residual: Tensor<2>) -> (Tensor<2>, Tensor<2>) {
     match update {
         Some(update) => norm.forward_add(update, residual),
         None => (residual.clone(), norm.forward(residual)),

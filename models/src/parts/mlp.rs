@@ -27,3 +27,24 @@ impl SwiGlu {
         self.down_proj.forward(ops::silu_mul(self.gate_up_proj.forward(x)))
     }
 }
+
+/// `down_proj(relu(up_proj(x))²)` (So et al., 2021).
+#[derive(Debug)]
+pub(crate) struct Relu2Mlp {
+    up_proj: Linear,
+    down_proj: Linear,
+}
+
+impl Relu2Mlp {
+    pub(crate) fn load(hidden_size: usize, intermediate_size: usize, weights: &Weights<'_>) -> Result<Self> {
+        Ok(Self {
+            up_proj: weights.linear("up_proj", intermediate_size, hidden_size)?,
+            down_proj: weights.linear("down_proj", hidden_size, intermediate_size)?,
+        })
+    }
+
+    /// x `[m, hidden_size]`; returns `[m, hidden_size]`.
+    pub(crate) fn forward(&self, x: Tensor<2>) -> Tensor<2> {
+        self.down_proj.forward(ops::relu_squared(self.up_proj.forward(x)))
+    }
+}

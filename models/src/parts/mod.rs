@@ -2,8 +2,10 @@
 
 mod attention;
 mod decoder;
+mod mamba2;
 mod mlp;
 
 pub(crate) use attention::{Attention, AttentionConfig};
-pub(crate) use decoder::{Decoder, DecoderConfig, LayerConfig};
-pub(crate) use mlp::SwiGlu;
+pub(crate) use decoder::{Decoder, DecoderConfig, LayerConfig, add_norm};
+pub(crate) use mamba2::{Mamba2, Mamba2Config};
+pub(crate) use mlp::{Relu2Mlp, SwiGlu};

@@ -2,8 +2,8 @@
 
 use serde_json::{Map, Number, Value, json};
 
-use super::GgufMetadata;
 use super::value::GgufValue;
+use super::{GgufMetadata, nemotron_h};
 use crate::weights::WeightError;
 use crate::weights::tensor_info::TensorInfo;
 
@@ -71,39 +71,42 @@ pub(crate) fn synthesize_config<'a>(
         // The format has no key for it; llama.cpp fixes the step too.
         set("no_rope_layer_interval", 4.into());
     }
+    if nemotron_h::ARCHITECTURES.contains(&architecture) {
+        config.extend(nemotron_h::keys(&keys, layers)?);
+    }
     for key in ["bos_token_id", "eos_token_id"] {
         if let Some(id) = metadata.get_u32(&format!("tokenizer.ggml.{key}"))? {
-            set(key, id.into());
+            config.insert(key.to_owned(), id.into());
         }
     }
     Ok(Value::Object(config))
 }
 
 /// The keys of one architecture: `key` stands for `<architecture>.key`.
-struct Keys<'a> {
-    metadata: &'a GgufMetadata,
+pub(super) struct Keys<'a> {
+    pub(super) metadata: &'a GgufMetadata,
     architecture: &'a str,
 }
 
 impl Keys<'_> {
-    fn full(&self, key: &str) -> String {
+    pub(super) fn full(&self, key: &str) -> String {
         format!("{}.{key}", self.architecture)
     }
 
-    fn integer(&self, key: &str) -> Result<Option<u32>, WeightError> {
+    pub(super) fn integer(&self, key: &str) -> Result<Option<u32>, WeightError> {
         self.metadata.get_u32(&self.full(key))
     }
 
-    fn required(&self, key: &str) -> Result<u32, WeightError> {
+    pub(super) fn required(&self, key: &str) -> Result<u32, WeightError> {
         self.integer(key)?.ok_or_else(|| self.metadata.missing(&self.full(key)))
     }
 
-    fn float(&self, key: &str) -> Result<Option<Value>, WeightError> {
+    pub(super) fn float(&self, key: &str) -> Result<Option<Value>, WeightError> {
         Ok(self.metadata.get_f32(&self.full(key))?.and_then(shortest).map(Value::Number))
     }
 
     /// An integer, or an array with one for each layer.
-    fn per_layer(&self, key: &str, layers: u32) -> Result<Option<Value>, WeightError> {
+    pub(super) fn per_layer(&self, key: &str, layers: u32) -> Result<Option<Value>, WeightError> {
         let key = self.full(key);
         let Some(value) = self.metadata.get(&key) else { return Ok(None) };
         let wrong = || self.metadata.wrong(&key, "an unsigned integer of 32 bits, or one for each layer", value);

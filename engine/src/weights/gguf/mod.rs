@@ -7,6 +7,7 @@
 mod config;
 mod cursor;
 mod metadata;
+mod nemotron_h;
 mod split;
 mod tensors;
 mod types;
