@@ -12,6 +12,11 @@ pub struct RmsNorm {
 }
 
 impl RmsNorm {
+    /// A norm with the given weight, `[hidden_size]` float32.
+    pub fn new(weight: Tensor<1>, eps: f64) -> Self {
+        Self { weight, eps: eps as f32 }
+    }
+
     /// `x * rsqrt(mean(x²) + eps) * weight`.
     ///
     /// # Shapes

@@ -4,4 +4,5 @@ pub(crate) mod llama;
 pub(crate) mod mistral;
 pub(crate) mod nemotron_h;
 pub(crate) mod qwen3;
+pub(crate) mod qwen35;
 pub(crate) mod smollm3;

@@ -89,6 +89,8 @@ fn attention_config(config: &Config<'_>, hidden_size: usize) -> Result<Attention
         pairing: RopePairing::None,
         qk_norm_eps: None,
         sliding_window: None,
+        norm_offset: 0.0,
+        output_gate: false,
     })
 }
 

@@ -1,11 +1,11 @@
 //! Grouped-query attention with rotary embedding over a key-value cache.
 
-use atelico_engine::load::Weights;
+use atelico_engine::load::{Rows, Weights};
 use atelico_engine::model::Step;
 use atelico_engine::nn::{Linear, Rope};
 use atelico_engine::state::KvCache;
 use atelico_engine::{Error, Result};
-use atelico_kernels::ops::{self, AttentionSpec, RopePairing, RopeSpec};
+use atelico_kernels::ops::{self, AttentionSpec, GateScope, RopePairing, RopeSpec};
 use burn::tensor::Tensor;
 
 /// Shape and options of an attention layer.
@@ -20,6 +20,10 @@ pub(crate) struct AttentionConfig {
     /// Epsilon of the head norms (`q_norm`, `k_norm`), where there are any.
     pub(crate) qk_norm_eps: Option<f64>,
     pub(crate) sliding_window: Option<usize>,
+    /// Added to the weights of the head norms: 1 where they are stored as differences from it.
+    pub(crate) norm_offset: f32,
+    /// `q_proj` has rows for a gate after those of each query head, whose sigmoid scales the output.
+    pub(crate) output_gate: bool,
 }
 
 /// `o_proj(softmax(q kᵀ) v)` with merged query, key and value projections.
@@ -33,6 +37,8 @@ pub(crate) struct Attention {
     rope: Rope,
     rope_spec: RopeSpec,
     spec: AttentionSpec,
+    /// Column of the merged projection where the output gate begins.
+    gate_offset: Option<usize>,
 }
 
 impl Attention {
@@ -50,9 +56,15 @@ impl Attention {
         }
         let kv = kv_heads * head_dim;
         let q = heads * head_dim;
-        let qkv_proj = weights.linear_fused(&[("q_proj", q), ("k_proj", kv), ("v_proj", kv)], hidden_size)?;
+        let (keys, values) = (Rows::all("k_proj", kv), Rows::all("v_proj", kv));
+        let qkv_proj = if config.output_gate {
+            let part = |range| Rows::of_each("q_proj", 2 * q, 2 * head_dim, range);
+            weights.linear_rows(&[part(0..head_dim), keys, values, part(head_dim..2 * head_dim)], hidden_size)?
+        } else {
+            weights.linear_rows(&[Rows::all("q_proj", q), keys, values], hidden_size)?
+        };
         let norm = |name| match config.qk_norm_eps {
-            Some(_) => weights.vector(name, head_dim),
+            Some(_) => Ok(weights.vector(name, head_dim)? + config.norm_offset),
             None => Ok(Tensor::ones([head_dim], &weights.placement().device)),
         };
         Ok(Self {
@@ -76,14 +88,15 @@ impl Attention {
                 window: config.sliding_window,
                 consecutive: false,
             },
+            gate_offset: config.output_gate.then_some(q + 2 * kv),
         })
     }
 
     /// x `[m, hidden_size]`; returns `[m, hidden_size]`.
     pub(crate) fn forward(&self, x: Tensor<2>, step: &Step, cache: &mut KvCache) -> Tensor<2> {
-        let qkv = self.qkv_proj.forward(x); // [m, (heads + 2 kv_heads) head_dim]
+        let qkv = self.qkv_proj.forward(x); // [m, (heads + 2 kv_heads) head_dim], then the gate
         let q = cache.append(
-            qkv,
+            qkv.clone(),
             self.q_norm.clone(),
             self.k_norm.clone(),
             self.rope.table().clone(),
@@ -93,6 +106,10 @@ impl Attention {
         ); // [m, heads head_dim]
         let spec = AttentionSpec { consecutive: step.consecutive, ..self.spec };
         let (keys, values) = (cache.keys(), cache.values());
-        self.o_proj.forward(ops::attention(q, keys, values, step.positions.clone(), step.slots.clone(), spec))
+        let attended = ops::attention(q, keys, values, step.positions.clone(), step.slots.clone(), spec);
+        self.o_proj.forward(match self.gate_offset {
+            Some(offset) => ops::sigmoid_gate(attended, qkv, offset, GateScope::Element),
+            None => attended,
+        })
     }
 }

@@ -120,6 +120,8 @@ impl Decoder {
                     pairing: if options.no_rope { RopePairing::None } else { config.pairing },
                     qk_norm_eps: options.qk_norm.then_some(rms_norm_eps),
                     sliding_window: options.sliding_window,
+                    norm_offset: 0.0,
+                    output_gate: false,
                 };
                 Ok(Layer {
                     input_layernorm: weights.rms_norm("input_layernorm", hidden_size, rms_norm_eps)?,

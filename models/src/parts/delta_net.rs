@@ -26,11 +26,15 @@ impl DeltaNetConfig {
     fn check(&self) -> Result<()> {
         let refuse = |key: &str, problem| Err(Error::Config { key: key.into(), problem });
         if !self.num_value_heads.is_multiple_of(self.num_key_heads) {
-            let problem = format!("is {}, which does not divide the {} value heads", self.num_key_heads, self.num_value_heads);
+            let problem =
+                format!("is {}, which does not divide the {} value heads", self.num_key_heads, self.num_value_heads);
             return refuse("linear_num_key_heads", problem);
         }
         if !self.key_head_dim.is_multiple_of(4) || self.key_head_dim > 256 {
-            return refuse("linear_key_head_dim", format!("is {}; expected a multiple of 4 up to 256", self.key_head_dim));
+            return refuse(
+                "linear_key_head_dim",
+                format!("is {}; expected a multiple of 4 up to 256", self.key_head_dim),
+            );
         }
         if !(2..=MAX_TAPS).contains(&self.conv_kernel_dim) {
             return refuse("linear_conv_kernel_dim", format!("is {}; expected 2..={MAX_TAPS}", self.conv_kernel_dim));

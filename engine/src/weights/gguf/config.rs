@@ -3,7 +3,7 @@
 use serde_json::{Map, Number, Value, json};
 
 use super::value::GgufValue;
-use super::{GgufMetadata, nemotron_h};
+use super::{GgufMetadata, nemotron_h, qwen35};
 use crate::weights::WeightError;
 use crate::weights::tensor_info::TensorInfo;
 
@@ -73,6 +73,9 @@ pub(crate) fn synthesize_config<'a>(
     }
     if nemotron_h::ARCHITECTURES.contains(&architecture) {
         config.extend(nemotron_h::keys(&keys, layers)?);
+    }
+    if qwen35::ARCHITECTURES.contains(&architecture) {
+        config.extend(qwen35::keys(&keys, layers)?);
     }
     for key in ["bos_token_id", "eos_token_id"] {
         if let Some(id) = metadata.get_u32(&format!("tokenizer.ggml.{key}"))? {

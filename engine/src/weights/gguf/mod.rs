@@ -8,6 +8,7 @@ mod config;
 mod cursor;
 mod metadata;
 mod nemotron_h;
+mod qwen35;
 mod split;
 mod tensors;
 mod types;
