@@ -5,12 +5,14 @@
 
 mod conv;
 mod delta;
+mod moe;
 
 pub use conv::causal_conv;
 pub use delta::delta_rule;
+pub use moe::{expert_linear, moe_gate_row};
 
 use crate::formats::Format;
-use crate::ops::{AttentionSpec, GateOrder, GatedNormSpec, IN_PROMPT, MambaSpec, RopePairing, RopeSpec};
+use crate::ops::{AttentionSpec, GateOrder, GatedNormSpec, IN_PROMPT, KvSource, MambaSpec, RopePairing, RopeSpec};
 
 /// `x wᵀ`; x `[m, cols]`, w `rows` stored rows; returns `[m, rows]`.
 pub fn linear(x: &[f32], format: Format, bytes: &[u8], rows: usize, cols: usize) -> Vec<f32> {
@@ -67,6 +69,12 @@ pub fn silu_mul(gate_up: &[f32], n: usize) -> Vec<f32> {
     gate_up.chunks_exact(2 * n).flat_map(row).collect()
 }
 
+/// `gelu(gate) * up`, the tanh form of GELU.
+pub fn gelu_mul(gate: &[f32], up: &[f32]) -> Vec<f32> {
+    let gelu = |x: f64| 0.5 * x * (1.0 + ((2.0 / std::f64::consts::PI).sqrt() * (x + 0.044_715 * x.powi(3))).tanh());
+    gate.iter().zip(up).map(|(g, u)| (gelu(f64::from(*g)) * f64::from(*u)) as f32).collect()
+}
+
 /// What [`crate::ops::rope_append`] does to one row; as many elements of a head are rotated as
 /// `table_row` has. Returns its prepared queries
 /// `[heads head_dim]`, keys and values `[kv_heads head_dim]`.
@@ -98,10 +106,16 @@ pub fn rope_row(
         y
     };
     let (q, kv) = qkv.split_at(spec.heads * d);
-    let (k, v) = kv[..2 * spec.kv_heads * d].split_at(spec.kv_heads * d);
+    let kv = &kv[..spec.kv.parts() * spec.kv_heads * d];
+    let (k, v) = kv.split_at(spec.kv_heads * d * usize::from(spec.kv != KvSource::Shared));
+    let v = if spec.kv == KvSource::KeysAsValues { k } else { v };
+    let v = match spec.qk_norm_eps_bits {
+        Some(bits) if spec.kv.norms_values() => rms_norm(v, &vec![1.0; d], f32::from_bits(bits)),
+        _ => v.to_vec(),
+    };
     let q = q.chunks_exact(d).flat_map(|h| prepare(h, q_norm)).collect();
     let k = k.chunks_exact(d).flat_map(|h| prepare(h, k_norm)).collect();
-    (q, k, v.to_vec())
+    (q, k, v)
 }
 
 /// Attention of one row at `position`: q `[heads head_dim]`, keys and values of its slot

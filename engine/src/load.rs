@@ -1,5 +1,7 @@
 //! From a checkpoint's tensors to layers on a device: the cursor that models load through.
 
+mod experts;
+
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 

@@ -23,6 +23,12 @@ pub(crate) struct Architecture {
 
 /// A new architecture is one file under `llm/` and one line here.
 pub(crate) const ARCHITECTURES: &[Architecture] = &[
+    Architecture {
+        name: "gemma4",
+        class: "Gemma4ForConditionalGeneration",
+        model_types: &["gemma4", "gemma4_text", "gemma4_unified", "gemma4_unified_text"],
+        load: llm::gemma4::load,
+    },
     Architecture { name: "llama", class: "LlamaForCausalLM", model_types: &["llama"], load: llm::llama::load },
     Architecture { name: "mistral", class: "MistralForCausalLM", model_types: &["mistral"], load: llm::mistral::load },
     Architecture {

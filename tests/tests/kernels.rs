@@ -3,7 +3,8 @@
 
 use atelico_kernels::formats::Format;
 use atelico_kernels::ops::{
-    self, AttentionSpec, IN_PROMPT, Precision, RopePairing, RopeSpec, SAMPLE_PARAMS, SampleSpec, SampleState, Weight,
+    self, AttentionSpec, IN_PROMPT, KvSource, Precision, RopePairing, RopeSpec, SAMPLE_PARAMS, SampleSpec, SampleState,
+    Weight,
 };
 use atelico_kernels::reference;
 use atelico_tests::kernels::{Noise, close, each_device, floats, ints, tensor};
@@ -143,7 +144,7 @@ fn activations_equal_the_reference() {
             let x = Noise(9).floats(m * 2 * n).iter().map(|v| v * 12.0).collect::<Vec<_>>();
             let found = floats(ops::silu_mul(tensor(&x, [m, 2 * n], device)));
             close(name, &found, &reference::silu_mul(&x, n), 1e-5);
-            let found = floats(ops::relu_squared(tensor(&x, [m, 2 * n], device)));
+            let found = floats(ops::relu2(tensor(&x, [m, 2 * n], device)));
             let expected = x.iter().map(|v| v.max(0.0).powi(2)).collect::<Vec<_>>();
             close(name, &found, &expected, 1e-6);
         }
@@ -160,7 +161,14 @@ fn heads_are_prepared_and_cached() {
         {
             for pairing in pairings {
                 for norm in [None, Some(1e-6f32.to_bits())] {
-                    let spec = RopeSpec { heads, kv_heads, head_dim: d, pairing, qk_norm_eps_bits: norm };
+                    let spec = RopeSpec {
+                        heads,
+                        kv_heads,
+                        head_dim: d,
+                        pairing,
+                        qk_norm_eps_bits: norm,
+                        kv: KvSource::Projected,
+                    };
                     let mut noise = Noise((heads * d) as u64);
                     let (slots, capacity, m) = (3, 9, 4);
                     let width = (heads + 2 * kv_heads) * d + rest;

@@ -1,4 +1,4 @@
-//! Gated activations.
+//! Activations of feed-forward layers.
 
 use burn::tensor::DType;
 use burn_cubecl::CubeBackend;
@@ -6,48 +6,97 @@ use burn_cubecl::tensor::CubeTensor;
 use cubecl::prelude::*;
 
 use super::{contiguous, dims, empty, grid, line};
-use crate::ops::ActivationOps;
+use crate::ops::{ActivationOps, Gate};
 
 const UNITS: u32 = 256;
 
 impl ActivationOps for CubeBackend {
-    fn silu_mul(gate_up: CubeTensor) -> CubeTensor {
+    fn gated(gate_up: CubeTensor, gate: Gate) -> CubeTensor {
         let gate_up = contiguous(gate_up);
         let [m, width] = dims(&gate_up);
         let n = width / 2;
         let out = empty(&gate_up, [m, n], DType::F32);
         let count = grid((m * n).div_ceil(UNITS as usize));
         let (input, output) = (gate_up.into_buffer_arg(), out.clone().into_buffer_arg());
-        silu_mul::launch(&out.client, count, line(UNITS), input, output, n as u32, (m * n) as u32);
+        gated::launch(&out.client, count, line(UNITS), input, output, n as u32, (m * n) as u32, gate);
         out
     }
 
-    fn relu_squared(x: CubeTensor) -> CubeTensor {
+    fn gated_table(x: CubeTensor, table: CubeTensor, offset: usize, gate: Gate) -> CubeTensor {
+        let (x, table) = (contiguous(x), contiguous(table));
+        let ([m, n], [_, width]) = (dims(&x), dims(&table));
+        let out = empty(&x, [m, n], DType::F32);
+        gated_table::launch(
+            &out.client,
+            grid((m * n).div_ceil(UNITS as usize)),
+            line(UNITS),
+            x.into_buffer_arg(),
+            table.into_buffer_arg(),
+            out.clone().into_buffer_arg(),
+            n as u32,
+            width as u32,
+            offset as u32,
+            (m * n) as u32,
+            gate,
+        );
+        out
+    }
+
+    fn relu2(x: CubeTensor) -> CubeTensor {
         let x = contiguous(x);
         let [m, n] = dims(&x);
         let out = empty(&x, [m, n], DType::F32);
         let count = grid((m * n).div_ceil(UNITS as usize));
         let (input, output) = (x.into_buffer_arg(), out.clone().into_buffer_arg());
-        relu_squared::launch(&out.client, count, line(UNITS), input, output, (m * n) as u32);
+        relu2::launch(&out.client, count, line(UNITS), input, output, (m * n) as u32);
         out
     }
 }
 
-#[cube(launch)]
-fn silu_mul(gate_up: &[f32], out: &mut [f32], n: u32, total: u32) {
-    let i = (CUBE_POS_Y * CUBE_COUNT_X + CUBE_POS_X) * UNITS + UNIT_POS_X;
-    if i < total {
-        let at = (i / n) * 2 * n + i % n;
-        let gate = gate_up[at as usize];
-        out[i as usize] = gate / (1.0f32 + f32::exp(-gate)) * gate_up[(at + n) as usize];
+#[cube]
+fn activate(x: f32, #[comptime] gate: Gate) -> f32 {
+    if comptime!(matches!(gate, Gate::Silu)) {
+        x / (1.0f32 + f32::exp(-x))
+    } else {
+        // 0.5 x (1 + tanh(u)) = x σ(2 u), which no large u overflows.
+        let u = 0.797_884_6f32 * (x + 0.044_715f32 * x * x * x);
+        x / (1.0f32 + f32::exp(-2.0f32 * u))
     }
 }
 
 #[cube(launch)]
-fn relu_squared(x: &[f32], out: &mut [f32], total: u32) {
+fn gated(gate_up: &[f32], out: &mut [f32], n: u32, total: u32, #[comptime] gate: Gate) {
     let i = (CUBE_POS_Y * CUBE_COUNT_X + CUBE_POS_X) * UNITS + UNIT_POS_X;
     if i < total {
-        let kept = max(x[i as usize], 0.0f32);
-        out[i as usize] = kept * kept;
+        let at = (i / n) * 2 * n + i % n;
+        out[i as usize] = activate(gate_up[at as usize], gate) * gate_up[(at + n) as usize];
+    }
+}
+
+#[cube(launch)]
+#[allow(clippy::too_many_arguments)]
+fn gated_table(
+    x: &[f32],
+    table: &[f32],
+    out: &mut [f32],
+    n: u32,
+    width: u32,
+    offset: u32,
+    total: u32,
+    #[comptime] gate: Gate,
+) {
+    let i = (CUBE_POS_Y * CUBE_COUNT_X + CUBE_POS_X) * UNITS + UNIT_POS_X;
+    if i < total {
+        let at = (i / n) * width + offset + i % n;
+        out[i as usize] = activate(x[i as usize], gate) * table[at as usize];
+    }
+}
+
+#[cube(launch)]
+fn relu2(x: &[f32], out: &mut [f32], total: u32) {
+    let i = (CUBE_POS_Y * CUBE_COUNT_X + CUBE_POS_X) * UNITS + UNIT_POS_X;
+    if i < total {
+        let v = max(x[i as usize], 0.0f32);
+        out[i as usize] = v * v;
     }
 }

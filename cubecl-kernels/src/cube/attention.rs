@@ -1,7 +1,7 @@
 //! Attention over the cache: a unit a key for the scores, a unit an output element for the values.
 //!
-//! A cube holds the query heads of one key-value head for one row (decode) or several neighbouring
-//! rows (prefill), so keys and values are read once for all of them. For decode the keys are split
+//! A cube holds the query heads of one key-value head (as many as fit its memory) for one row
+//! (decode) or several neighbouring rows (prefill), so keys and values are read once for all of them. For decode the keys are split
 //! over cubes, each writing a partial softmax that a second kernel merges.
 
 use burn::backend::cubecl::dtype_to_elem_type;
@@ -35,14 +35,19 @@ impl AttentionOps for CubeBackend {
         let [rows, width] = dims(&q);
         let [_, _, capacity, _] = dims(&k_cache);
         let AttentionSpec { heads, kv_heads, head_dim, scale, window, consecutive } = spec;
-        let per_row = heads / kv_heads * (head_dim + TILE as usize);
+        let group = heads / kv_heads;
+        let fits = |n: &usize| group.is_multiple_of(*n) && n * (head_dim + TILE as usize) <= SHARED_FLOATS;
+        let heads_per_cube = (1..=group).rev().find(fits).unwrap_or(1);
+        let per_row = heads_per_cube * (head_dim + TILE as usize);
         let rows_per_cube = if consecutive { (SHARED_FLOATS / per_row).clamp(1, 8).min(rows) } else { 1 };
         let tiles = rows.div_ceil(rows_per_cube);
         let processors = q.client.properties().hardware.num_streaming_multiprocessors.unwrap_or(16) as usize;
         let splits = if consecutive {
             1
         } else {
-            (2 * processors / (kv_heads * rows)).clamp(1, MAX_SPLITS).min(capacity.div_ceil(TILE as usize))
+            (2 * processors / (heads / heads_per_cube * rows))
+                .clamp(1, MAX_SPLITS)
+                .min(capacity.div_ceil(TILE as usize))
         };
         let out = empty(&q, [rows, width], DType::F32);
         let dtype = dtype_to_elem_type(k_cache.dtype);
@@ -56,7 +61,7 @@ impl AttentionOps for CubeBackend {
         };
         attend::launch(
             &out.client,
-            CubeCount::Static(kv_heads as u32, tiles as u32, splits as u32),
+            CubeCount::Static((heads / heads_per_cube) as u32, tiles as u32, splits as u32),
             line(TILE),
             4,
             q.into_buffer_arg(),
@@ -71,6 +76,7 @@ impl AttentionOps for CubeBackend {
             scale,
             heads as u32,
             kv_heads as u32,
+            heads_per_cube as u32,
             head_dim as u32,
             window.unwrap_or(0) as u32,
             rows_per_cube as u32,
@@ -108,14 +114,14 @@ fn attend<F: Float, N: Size>(
     scale: f32,
     #[comptime] heads: u32,
     #[comptime] kv_heads: u32,
+    #[comptime] heads_per_cube: u32,
     #[comptime] d: u32,
     #[comptime] window: u32,
     #[comptime] rows_per_cube: u32,
     #[comptime] splits: u32,
     #[define(F)] _dtype: ElemType,
 ) {
-    let group = comptime!(heads / kv_heads);
-    let vectors = comptime!(group * rows_per_cube);
+    let vectors = comptime!(heads_per_cube * rows_per_cube);
     let mut queries = Shared::<[f32]>::new_slice(comptime!((vectors * d) as usize));
     let mut scores = Shared::<[f32]>::new_slice(comptime!((vectors * TILE) as usize));
     let mut maxima = Shared::<[f32]>::new_slice(comptime!(vectors as usize));
@@ -123,7 +129,8 @@ fn attend<F: Float, N: Size>(
     let mut shrink = Shared::<[f32]>::new_slice(comptime!(vectors as usize));
 
     let unit = UNIT_POS_X;
-    let kv_head = CUBE_POS_X;
+    let head0 = CUBE_POS_X * heads_per_cube;
+    let kv_head = head0 / comptime!(heads / kv_heads);
     let row0 = CUBE_POS_Y * rows_per_cube;
     let end_row = row0 + rows_per_cube;
     let last_row = select(end_row < rows, end_row, rows) - 1;
@@ -138,9 +145,9 @@ fn attend<F: Float, N: Size>(
     let mut i = unit;
     while i < comptime!(vectors * d) {
         let vector = i / d;
-        let wanted = row0 + vector / group;
+        let wanted = row0 + vector / heads_per_cube;
         let row = select(wanted < last_row, wanted, last_row);
-        queries[i as usize] = q[((row * heads + kv_head * group + vector % group) * d + i % d) as usize] * scale;
+        queries[i as usize] = q[((row * heads + head0 + vector % heads_per_cube) * d + i % d) as usize] * scale;
         i += TILE;
     }
     if unit < vectors {
@@ -179,7 +186,7 @@ fn attend<F: Float, N: Size>(
         }
         #[unroll]
         for vector in 0..vectors {
-            let row = row0 + comptime!(vector / group);
+            let row = row0 + comptime!(vector / heads_per_cube);
             let position = u32::cast_from(positions[select(row < last_row, row, last_row) as usize]);
             let mut seen = key < end && key <= position;
             if comptime!(window > 0) {
@@ -245,9 +252,9 @@ fn attend<F: Float, N: Size>(
     for o in 0..per_unit {
         let i = unit + o * TILE;
         let vector = i / d;
-        let row = row0 + vector / group;
+        let row = row0 + vector / heads_per_cube;
         if i < comptime!(vectors * d) && row <= last_row {
-            let head = row * heads + kv_head * group + vector % group;
+            let head = row * heads + head0 + vector % heads_per_cube;
             if comptime!(splits == 1) {
                 out[(head * d + i % d) as usize] = values[o as usize] / sums[vector as usize];
             } else {

@@ -13,6 +13,7 @@ mod gemm;
 mod linear;
 mod mamba;
 mod matvec;
+mod moe;
 mod norm;
 mod rope;
 mod sample;

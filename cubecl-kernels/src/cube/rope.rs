@@ -7,7 +7,7 @@ use burn_cubecl::tensor::CubeTensor;
 use cubecl::prelude::*;
 
 use super::{contiguous, dims, empty, line};
-use crate::ops::{RopeOps, RopePairing, RopeSpec};
+use crate::ops::{KvSource, RopeOps, RopePairing, RopeSpec};
 
 /// Units of a cube.
 const UNITS: u32 = 64;
@@ -29,10 +29,11 @@ impl RopeOps for CubeBackend {
         let [_, rotary] = dims(&table);
         let [_, _, capacity, _] = dims(&k_cache);
         let q = empty(&qkv, [m, spec.heads * spec.head_dim], DType::F32);
+        let written = if spec.kv == KvSource::Shared { 0 } else { 2 * spec.kv_heads };
         let eps = spec.qk_norm_eps_bits.map_or(0.0, f32::from_bits);
         rope_append::launch(
             &q.client,
-            CubeCount::Static((spec.heads + 2 * spec.kv_heads) as u32, m as u32, 1),
+            CubeCount::Static((spec.heads + written) as u32, m as u32, 1),
             line(UNITS),
             qkv.into_buffer_arg(),
             q_norm.into_buffer_arg(),
@@ -52,6 +53,7 @@ impl RopeOps for CubeBackend {
             rotary as u32,
             spec.pairing,
             spec.qk_norm_eps_bits.is_some(),
+            spec.kv,
             dtype_to_elem_type(k_cache.dtype),
         );
         (q, k_cache, v_cache)
@@ -79,11 +81,14 @@ fn rope_append<F: Float>(
     #[comptime] rotary: u32,
     #[comptime] pairing: RopePairing,
     #[comptime] norm: bool,
+    #[comptime] kv: KvSource,
     #[define(F)] _dtype: ElemType,
 ) {
     let mut head = Shared::<[f32]>::new_slice(comptime!(d as usize));
     let (h, row) = (CUBE_POS_X, CUBE_POS_Y);
-    let base = row * width + h * d;
+    let is_value = h >= comptime!(heads + kv_heads);
+    let shift = if comptime!(matches!(kv, KvSource::KeysAsValues)) { kv_heads } else { 0u32 };
+    let base = row * width + select(is_value, h - shift, h) * d;
     let position = u32::cast_from(positions[row as usize]);
     let slot = u32::cast_from(slots[row as usize]);
     let mut i = UNIT_POS_X;
@@ -92,24 +97,28 @@ fn rope_append<F: Float>(
         i += UNITS;
     }
     sync_cube();
-    if h >= comptime!(heads + kv_heads) {
+    let mut scale = 1.0f32;
+    if comptime!(norm || kv.norms_values()) {
+        // Every unit sums the whole head: shorter than a reduction and its barriers.
+        let mut squares = 0.0f32;
+        for j in 0..d {
+            let v = head[j as usize];
+            squares += v * v;
+        }
+        scale = 1.0f32 / f32::sqrt(squares / f32::cast_from(d) + eps);
+    }
+    if is_value {
         let at = ((slot * kv_heads + h - comptime!(heads + kv_heads)) * capacity + position) * d;
+        let mut factor = 1.0f32;
+        if comptime!(kv.norms_values()) {
+            factor = scale;
+        }
         let mut i = UNIT_POS_X;
         while i < d {
-            v_cache[(at + i) as usize] = F::cast_from(head[i as usize]);
+            v_cache[(at + i) as usize] = F::cast_from(head[i as usize] * factor);
             i += UNITS;
         }
     } else {
-        let mut scale = 1.0f32;
-        if comptime!(norm) {
-            // Every unit sums the whole head: shorter than a reduction and its barriers.
-            let mut squares = 0.0f32;
-            for j in 0..d {
-                let v = head[j as usize];
-                squares += v * v;
-            }
-            scale = 1.0f32 / f32::sqrt(squares / f32::cast_from(d) + eps);
-        }
         let is_q = h < heads;
         let mut i = UNIT_POS_X;
         while i < d {

@@ -2,10 +2,10 @@
 
 use rayon::prelude::*;
 
-use super::activation::silu_times;
+use super::activation::product;
 use super::norm::NormRow;
 use super::simd::{Kernel, LANES, Level, Simd};
-use crate::ops::{GateOrder, GatedNormSpec};
+use crate::ops::{Gate, GateOrder, GatedNormSpec};
 
 /// Elements from which threads share the rows.
 const PARALLEL: usize = 1 << 14;
@@ -73,13 +73,13 @@ fn apply_gate<S: Simd>(simd: S, x: &mut [f32], gate: &[f32]) {
     let (xs, x_rest) = x.as_chunks_mut::<LANES>();
     let (gates, gate_rest) = gate.as_chunks::<LANES>();
     for (x, gate) in xs.iter_mut().zip(gates) {
-        simd.store(silu_times(simd, gate, x), x);
+        simd.store(product(simd, Gate::Silu, gate, x), x);
     }
     let (mut last_x, mut last_gate) = ([0.0; LANES], [0.0; LANES]);
     last_x[..x_rest.len()].copy_from_slice(x_rest);
     last_gate[..gate_rest.len()].copy_from_slice(gate_rest);
     let mut out = [0.0; LANES];
-    simd.store(silu_times(simd, &last_gate, &last_x), &mut out);
+    simd.store(product(simd, Gate::Silu, &last_gate, &last_x), &mut out);
     x_rest.copy_from_slice(&out[..x_rest.len()]);
 }
 
@@ -88,7 +88,7 @@ mod tests {
     use super::GatedNormGroup;
     use crate::flex::simd::Level;
     use crate::flex::test_data::Random;
-    use crate::ops::{GateOrder, GatedNormSpec};
+    use crate::ops::{Gate, GateOrder, GatedNormSpec};
     use crate::reference;
 
     #[test]

@@ -43,6 +43,11 @@ impl<'a> Matrix<'a> {
         &self.bytes[first * self.row_bytes..][..count * self.row_bytes]
     }
 
+    /// The matrix of `count` rows from the `first`.
+    pub(super) fn part(&self, first: usize, count: usize) -> Self {
+        Self { bytes: self.rows(first, count), ..*self }
+    }
+
     /// The stored bytes of one row, if there is such a row.
     pub(super) fn get_row(&self, row: usize) -> Option<&'a [u8]> {
         let start = row.checked_mul(self.row_bytes)?;
@@ -94,8 +99,14 @@ fn linear_at(
         return;
     }
     let columns = out.chunks_exact_mut(out_stride).map(|out| &mut out[out_offset..out_offset + rows]).collect();
-    if m <= MATVEC_ROWS {
-        let padded = cols.next_multiple_of(block_len(format));
+    products(level, matrix, x, columns);
+}
+
+/// Writes `columns[i][r] = x[i] · matrix[r]`; x `[columns, cols]`.
+pub(super) fn products(level: Level, matrix: Matrix<'_>, x: &[f32], columns: Vec<&mut [f32]>) {
+    let cols = matrix.cols;
+    if columns.len() <= MATVEC_ROWS {
+        let padded = cols.next_multiple_of(block_len(matrix.format));
         matvec::matvec(level, matrix, pad(x, cols, padded).as_chunks::<LANES>().0, padded / LANES, columns);
     } else {
         matmul::matmul(level, matrix, x, columns);

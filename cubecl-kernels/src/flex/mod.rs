@@ -13,6 +13,7 @@ pub(crate) mod linear;
 pub(crate) mod mamba;
 mod matmul;
 mod matvec;
+pub(crate) mod moe;
 pub(crate) mod norm;
 mod product;
 pub(crate) mod rope;

@@ -4,7 +4,7 @@ use rayon::prelude::*;
 
 use super::norm::NormRow;
 use super::simd::Level;
-use crate::ops::{RopePairing, RopeSpec};
+use crate::ops::{KvSource, RopePairing, RopeSpec};
 
 /// Query elements from which threads share the rows.
 const PARALLEL: usize = 1 << 16;
@@ -32,6 +32,8 @@ pub(crate) fn rope_append(
     q: &mut [f32],
 ) {
     let d = spec.head_dim;
+    let eps = spec.qk_norm_eps_bits.map_or(0.0, f32::from_bits);
+    let ones = vec![1.0; d];
     let (q_width, kv_width) = (spec.heads * d, spec.kv_heads * d);
     let rows = qkv.par_chunks_exact(width);
     let angles = |row: usize| {
@@ -55,13 +57,17 @@ pub(crate) fn rope_append(
         .with_min_len(if shared { 1 } else { positions.len().max(1) })
         .for_each(queries);
 
+    if spec.kv == KvSource::Shared {
+        return;
+    }
     for (row, qkv) in qkv.chunks_exact(width).enumerate() {
         let (Some(angles), Ok(slot), Ok(position)) =
             (angles(row), usize::try_from(slots[row]), usize::try_from(positions[row]))
         else {
             continue;
         };
-        let (keys, values) = qkv[q_width..q_width + 2 * kv_width].split_at(kv_width);
+        let (keys, values) = qkv[q_width..q_width + spec.kv.parts() * kv_width].split_at(kv_width);
+        let values = if spec.kv == KvSource::KeysAsValues { keys } else { values };
         for (head, (key, value)) in keys.chunks_exact(d).zip(values.chunks_exact(d)).enumerate() {
             let at = ((slot * spec.kv_heads + head) * capacity + position) * d;
             let (Some(key_place), Some(value_place)) = (k_cache.get_mut(at..at + d), v_cache.get_mut(at..at + d))
@@ -71,6 +77,9 @@ pub(crate) fn rope_append(
             key_place.copy_from_slice(key);
             prepare(key_place, k_norm, angles, spec);
             value_place.copy_from_slice(value);
+            if spec.kv.norms_values() {
+                Level::best().run(NormRow { x: value_place, weight: &ones, eps });
+            }
         }
     }
 }

@@ -12,6 +12,7 @@ mod delta;
 mod gated_norm;
 mod linear;
 mod mamba;
+mod moe;
 mod norm;
 mod read;
 mod rope;
@@ -19,7 +20,8 @@ mod sample;
 mod sigmoid_gate;
 mod weight;
 
-pub use activation::{relu_squared, silu_mul};
+pub(crate) use activation::Gate;
+pub use activation::{gelu_mul, gelu_mul_table, relu2, silu_mul};
 pub use assign::{assign, int_zeros};
 pub use attention::{AttentionSpec, attention};
 pub use conv::{ConvSpec, MAX_TAPS, causal_conv};
@@ -30,9 +32,10 @@ pub use gated_norm::{GateOrder, GatedNormSpec, gated_rms_norm};
 pub(crate) use linear::MATVEC_ROWS;
 pub use linear::{Precision, dequantize, embedding, linear, linear_fused};
 pub use mamba::{MambaSpec, mamba_scan};
+pub use moe::{MoeGatingSpec, MoeRoute, MoeScores, moe_gate, moe_linear, moe_linear_sum};
 pub use norm::{add_rms_norm, rms_norm};
 pub use read::PendingRead;
-pub use rope::{RopePairing, RopeSpec, rope_append};
+pub use rope::{KvSource, RopePairing, RopeSpec, rope_append};
 pub use sample::IN_PROMPT;
 pub use sample::{SAMPLE_PARAMS, SampleOutput, SampleSpec, SampleState, sample};
 pub use sigmoid_gate::{GateScope, sigmoid_gate};
@@ -54,6 +57,9 @@ pub(crate) use gated_norm::GatedNormOps;
 pub(crate) use linear::LinearOps;
 #[cfg(feature = "cube")]
 pub(crate) use mamba::MambaOps;
+pub(crate) use moe::MoeProduct;
+#[cfg(feature = "cube")]
+pub(crate) use moe::{MoeOps, MoeTerms};
 #[cfg(feature = "cube")]
 pub(crate) use norm::NormOps;
 #[cfg(feature = "cube")]

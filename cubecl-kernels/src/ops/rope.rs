@@ -18,6 +18,36 @@ pub enum RopePairing {
     None,
 }
 
+/// Where the keys and values of a layer come from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default)]
+pub enum KvSource {
+    /// Both from the projection, the values as they are.
+    #[default]
+    Projected,
+    /// Both from the projection, the values normed without a weight (Gemma 4).
+    NormedValues,
+    /// The projection holds queries and keys; the values are the raw keys, normed without a weight.
+    KeysAsValues,
+    /// The projection holds queries alone; keys and values are those that another layer wrote.
+    Shared,
+}
+
+impl KvSource {
+    /// How often the projection holds `kv_heads` heads beside the queries.
+    pub(crate) fn parts(self) -> usize {
+        match self {
+            Self::Projected | Self::NormedValues => 2,
+            Self::KeysAsValues => 1,
+            Self::Shared => 0,
+        }
+    }
+
+    /// Whether values are normed.
+    pub(crate) fn norms_values(self) -> bool {
+        matches!(self, Self::NormedValues | Self::KeysAsValues)
+    }
+}
+
 /// Shape of one attention layer's merged projection and how its heads are prepared.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct RopeSpec {
@@ -29,8 +59,10 @@ pub struct RopeSpec {
     pub head_dim: usize,
     /// Pairing of the rotation.
     pub pairing: RopePairing,
-    /// Epsilon of the query and key norms as float bits; `None` leaves the heads unnormalized.
+    /// Epsilon of the head norms as float bits; `None` leaves the heads unnormalized.
     pub qk_norm_eps_bits: Option<u32>,
+    /// Source of the keys and values.
+    pub kv: KvSource,
 }
 
 #[backend_extension(Flex, Cube: cfg(feature = "cube"))]
@@ -53,9 +85,10 @@ pub(crate) trait RopeOps: Backend {
 /// values into the caches at their rows' slots and positions. The caches are written in place.
 ///
 /// # Shapes
-/// qkv `[m, at least (heads + 2 kv_heads) head_dim]` (what follows is not read), norms `[head_dim]`
-/// (any tensor when off), table `[capacity, rotary]` (cosines of `rotary / 2` frequencies, then sines;
-/// the elements of a head from `rotary` on stay as they are), positions and slots `[m]` int32, caches `[slots, kv_heads, capacity, head_dim]`. Returns the queries
+/// qkv `[m, at least (heads + 2 kv_heads) head_dim]` (or fewer, as [`KvSource`] says; what follows is
+/// not read), norms `[head_dim]` (any tensor when off), table `[capacity, rotary]` (cosines of
+/// `rotary / 2` frequencies, then sines; the elements of a head from `rotary` on stay as they are),
+/// positions and slots `[m]` int32, caches `[slots, kv_heads, capacity, head_dim]`. Returns the queries
 /// `[m, heads head_dim]` float32 and the two caches.
 #[allow(clippy::too_many_arguments)]
 pub fn rope_append(

@@ -27,6 +27,13 @@ impl Linear {
         }
     }
 
+    /// The same layer in float32 at any number of rows, for small products whose rounding decides:
+    /// a router's choice of experts.
+    #[must_use]
+    pub fn exact(self) -> Self {
+        Self { precision: Precision::F32, ..self }
+    }
+
     /// Features that come out.
     pub fn out_features(&self) -> usize {
         self.weights.iter().map(|w| w.spec().rows).sum()

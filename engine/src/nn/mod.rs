@@ -2,11 +2,13 @@
 //! runs on any device.
 
 mod embedding;
+mod experts;
 mod linear;
 mod norm;
 mod rope;
 
 pub use embedding::Embedding;
+pub use experts::Experts;
 pub use linear::Linear;
 pub use norm::RmsNorm;
 pub use rope::{Rope, RopeConfig, RopeScaling};

@@ -29,6 +29,9 @@ pub enum RopeScaling {
     Llama3 { factor: f64, low_freq_factor: f64, high_freq_factor: f64, original_context: f64 },
     /// Frequencies interpolated by their rotations within the original context (Peng et al., 2023).
     Yarn { factor: f64, beta_fast: f64, beta_slow: f64, original_context: f64, attention_factor: f64 },
+    /// The first `rotated` of a head turn at the frequencies of the whole head, the rest not at all
+    /// (Gemma 4).
+    Proportional { rotated: f64, factor: f64 },
     /// Frequency `i` divided by entry `i` of a stored tensor (`rope_freqs.weight` of a GGUF).
     Factors,
 }
@@ -45,7 +48,14 @@ impl RopeConfig {
             .filter_map(|key| config.value(key))
             .find(|v| v.is_object())
             .unwrap_or(&empty);
-        let parameters = Config::new(parameters);
+        Self::from_parameters(&Config::new(parameters), config)
+    }
+
+    /// Reads one set of `rope_parameters`; what it lacks is read from `config`.
+    ///
+    /// # Errors
+    /// As [`Self::from_config`].
+    pub fn from_parameters(parameters: &Config<'_>, config: &Config<'_>) -> Result<Self> {
         let theta = match parameters.positive_or("rope_theta", f64::NAN)? {
             theta if theta.is_nan() => config.positive_or("rope_theta", 10_000.0)?,
             theta => theta,
@@ -79,9 +89,13 @@ impl RopeConfig {
                     attention_factor: parameters.positive_or("attention_factor", 0.1 * factor.ln() + 1.0)?,
                 }
             }
+            "proportional" => RopeScaling::Proportional {
+                rotated: parameters.positive_or("partial_rotary_factor", 1.0)?,
+                factor: parameters.positive_or("factor", 1.0)?,
+            },
             "factors" => RopeScaling::Factors,
             other => {
-                let problem = format!("is `{other}`; known: default, linear, llama3, yarn");
+                let problem = format!("is `{other}`; known: default, linear, llama3, yarn, proportional");
                 return Err(Error::Config { key: "rope_type".into(), problem });
             }
         };
@@ -118,6 +132,13 @@ impl RopeConfig {
                         let high = turn(*beta_slow).ceil().min(d - 1.0);
                         let ramp = ((i as f64 - low) / (high - low).max(0.001)).clamp(0.0, 1.0);
                         base * (ramp / factor + 1.0 - ramp)
+                    }
+                    RopeScaling::Proportional { rotated, factor } => {
+                        if i < (rotated * d / 2.0) as usize {
+                            base / factor
+                        } else {
+                            0.0
+                        }
                     }
                     RopeScaling::Factors => base / factors.and_then(|f| f.get(i)).map_or(1.0, |&f| f64::from(f)),
                 };

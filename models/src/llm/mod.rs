@@ -1,5 +1,6 @@
 //! Language models, one file per architecture.
 
+pub(crate) mod gemma4;
 pub(crate) mod llama;
 pub(crate) mod mistral;
 pub(crate) mod nemotron_h;

@@ -10,7 +10,7 @@ use atelico_engine::model::{LanguageModel, LogitRows, Step};
 use atelico_engine::nn::{Embedding, Linear, RmsNorm, Rope, RopeConfig, RopeScaling};
 use atelico_engine::state::{DecodeState, KvCache, LayerState};
 use atelico_engine::{Error, Result};
-use atelico_kernels::ops::RopePairing;
+use atelico_kernels::ops::{KvSource, RopePairing};
 use burn::tensor::Tensor;
 use serde_json::Value;
 
@@ -80,15 +80,18 @@ fn attention_config(config: &Config<'_>, hidden_size: usize) -> Result<Attention
     let num_attention_heads = config.size("num_attention_heads")?;
     // The first releases know the second key only.
     let head_dim = ["head_dim", "attention_head_dim"].into_iter().find(|key| config.value(key).is_some());
+    let head_dim = config.size(head_dim.unwrap_or("head_dim"))?;
     Ok(AttentionConfig {
         hidden_size,
         num_attention_heads,
         num_key_value_heads: config.size_or("num_key_value_heads", num_attention_heads)?,
-        head_dim: config.size(head_dim.unwrap_or("head_dim"))?,
+        head_dim,
         // Whatever rope_theta and partial_rotary_factor say: nothing is rotated.
         pairing: RopePairing::None,
         qk_norm_eps: None,
         sliding_window: None,
+        scale: (head_dim as f32).powf(-0.5),
+        kv: KvSource::Projected,
         norm_offset: 0.0,
         output_gate: false,
     })

@@ -5,6 +5,7 @@
 //! further tokens (`mtp`). Reference: transformers `modeling_qwen3_5.py`, `modeling_qwen3_5_moe.py`.
 
 mod config;
+mod moe;
 
 use atelico_engine::Result;
 use atelico_engine::config::Config;
@@ -14,7 +15,8 @@ use atelico_engine::nn::{Embedding, Linear, RmsNorm, Rope};
 use atelico_engine::state::{DecodeState, KvCache, LayerState};
 use burn::tensor::Tensor;
 
-use self::config::Qwen35Config;
+use self::config::{FeedForwardConfig, Qwen35Config};
+use self::moe::SparseMoe;
 use crate::parts::{Attention, GatedDeltaNet, SwiGlu, add_norm};
 
 /// Where the language model lies: in multimodal checkpoints, and in others.
@@ -31,11 +33,17 @@ enum Mixer {
 }
 
 #[derive(Debug)]
+enum FeedForward {
+    Dense(SwiGlu),
+    Sparse(SparseMoe),
+}
+
+#[derive(Debug)]
 struct Layer {
     input_layernorm: RmsNorm,
     mixer: Mixer,
     post_attention_layernorm: RmsNorm,
-    mlp: SwiGlu,
+    mlp: FeedForward,
 }
 
 #[derive(Debug)]
@@ -76,11 +84,18 @@ impl Layer {
         } else {
             Mixer::Linear(GatedDeltaNet::load(&config.delta_net, &weights.at("linear_attn"))?)
         };
+        let mlp = weights.at("mlp");
+        let mlp = match &config.feed_forward {
+            FeedForwardConfig::Dense { intermediate_size } => {
+                FeedForward::Dense(SwiGlu::load(config.hidden_size, *intermediate_size, &mlp)?)
+            }
+            FeedForwardConfig::Sparse(moe) => FeedForward::Sparse(SparseMoe::load(moe, &mlp)?),
+        };
         Ok(Self {
             input_layernorm: config.norm("input_layernorm", weights)?,
             mixer,
             post_attention_layernorm: config.norm("post_attention_layernorm", weights)?,
-            mlp: SwiGlu::load(config.hidden_size, config.intermediate_size, &weights.at("mlp"))?,
+            mlp,
         })
     }
 }
@@ -114,7 +129,10 @@ impl LanguageModel for Qwen35 {
             };
             let x;
             (residual, x) = layer.post_attention_layernorm.forward_add(mixed, residual);
-            update = Some(layer.mlp.forward(x));
+            update = Some(match &layer.mlp {
+                FeedForward::Dense(mlp) => mlp.forward(x),
+                FeedForward::Sparse(moe) => moe.forward(x),
+            });
         }
         if step.logits == LogitRows::Last {
             let m = residual.dims()[0];

@@ -5,7 +5,7 @@ use atelico_engine::model::Step;
 use atelico_engine::nn::{Linear, Rope};
 use atelico_engine::state::KvCache;
 use atelico_engine::{Error, Result};
-use atelico_kernels::ops::{self, AttentionSpec, GateScope, RopePairing, RopeSpec};
+use atelico_kernels::ops::{self, AttentionSpec, GateScope, KvSource, RopePairing, RopeSpec};
 use burn::tensor::Tensor;
 
 /// Shape and options of an attention layer.
@@ -24,6 +24,10 @@ pub(crate) struct AttentionConfig {
     pub(crate) norm_offset: f32,
     /// `q_proj` has rows for a gate after those of each query head, whose sigmoid scales the output.
     pub(crate) output_gate: bool,
+    /// Factor on the scores.
+    pub(crate) scale: f32,
+    /// Source of the keys and values.
+    pub(crate) kv: KvSource,
 }
 
 /// `o_proj(softmax(q kᵀ) v)` with merged query, key and value projections.
@@ -57,21 +61,27 @@ impl Attention {
         let kv = kv_heads * head_dim;
         let q = heads * head_dim;
         let (keys, values) = (Rows::all("k_proj", kv), Rows::all("v_proj", kv));
-        let qkv_proj = if config.output_gate {
-            let part = |range| Rows::of_each("q_proj", 2 * q, 2 * head_dim, range);
-            weights.linear_rows(&[part(0..head_dim), keys, values, part(head_dim..2 * head_dim)], hidden_size)?
-        } else {
-            weights.linear_rows(&[Rows::all("q_proj", q), keys, values], hidden_size)?
+        let gated = |range| Rows::of_each("q_proj", 2 * q, 2 * head_dim, range);
+        let queries = if config.output_gate { gated(0..head_dim) } else { Rows::all("q_proj", q) };
+        let mut projections = match config.kv {
+            KvSource::Projected | KvSource::NormedValues => vec![queries, keys, values],
+            KvSource::KeysAsValues => vec![queries, keys],
+            KvSource::Shared => vec![queries],
         };
-        let norm = |name| match config.qk_norm_eps {
-            Some(_) => Ok(weights.vector(name, head_dim)? + config.norm_offset),
-            None => Ok(Tensor::ones([head_dim], &weights.placement().device)),
+        let gate_offset = config.output_gate.then_some(q + (projections.len() - 1) * kv);
+        if config.output_gate {
+            projections.push(gated(head_dim..2 * head_dim));
+        }
+        let qkv_proj = weights.linear_rows(&projections, hidden_size)?;
+        let norm = |name, used: bool| match config.qk_norm_eps {
+            Some(_) if used => Ok(weights.vector(name, head_dim)? + config.norm_offset),
+            _ => Ok(Tensor::ones([head_dim], &weights.placement().device)),
         };
         Ok(Self {
             qkv_proj,
             o_proj: weights.linear("o_proj", hidden_size, q)?,
-            q_norm: norm("q_norm.weight")?,
-            k_norm: norm("k_norm.weight")?,
+            q_norm: norm("q_norm.weight", true)?,
+            k_norm: norm("k_norm.weight", config.kv != KvSource::Shared)?,
             rope: rope.clone(),
             rope_spec: RopeSpec {
                 heads,
@@ -79,22 +89,23 @@ impl Attention {
                 head_dim,
                 pairing: config.pairing,
                 qk_norm_eps_bits: config.qk_norm_eps.map(|eps| (eps as f32).to_bits()),
+                kv: config.kv,
             },
             spec: AttentionSpec {
                 heads,
                 kv_heads,
                 head_dim,
-                scale: (head_dim as f32).powf(-0.5),
+                scale: config.scale,
                 window: config.sliding_window,
                 consecutive: false,
             },
-            gate_offset: config.output_gate.then_some(q + 2 * kv),
+            gate_offset,
         })
     }
 
     /// x `[m, hidden_size]`; returns `[m, hidden_size]`.
     pub(crate) fn forward(&self, x: Tensor<2>, step: &Step, cache: &mut KvCache) -> Tensor<2> {
-        let qkv = self.qkv_proj.forward(x); // [m, (heads + 2 kv_heads) head_dim], then the gate
+        let qkv = self.qkv_proj.forward(x); // [m, (heads + 2 kv_heads) head_dim], or fewer; then the gate
         let q = cache.append(
             qkv.clone(),
             self.q_norm.clone(),

@@ -6,7 +6,7 @@ use atelico_engine::model::{LanguageModel, LogitRows, Step};
 use atelico_engine::nn::{Embedding, Linear, RmsNorm, Rope, RopeConfig};
 use atelico_engine::state::{DecodeState, KvCache, LayerState};
 use atelico_engine::{Error, Result};
-use atelico_kernels::ops::RopePairing;
+use atelico_kernels::ops::{KvSource, RopePairing};
 use burn::tensor::Tensor;
 
 use super::{Attention, AttentionConfig, SwiGlu};
@@ -122,6 +122,8 @@ impl Decoder {
                     sliding_window: options.sliding_window,
                     norm_offset: 0.0,
                     output_gate: false,
+                    scale: (config.head_dim as f32).powf(-0.5),
+                    kv: KvSource::Projected,
                 };
                 Ok(Layer {
                     input_layernorm: weights.rms_norm("input_layernorm", hidden_size, rms_norm_eps)?,

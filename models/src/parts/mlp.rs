@@ -6,15 +6,15 @@ use atelico_engine::nn::Linear;
 use atelico_kernels::ops;
 use burn::tensor::Tensor;
 
-/// `down_proj(silu(gate_proj(x)) * up_proj(x))` (Shazeer, 2020).
+/// Merged gate and up projections, and down.
 #[derive(Debug)]
-pub(crate) struct SwiGlu {
+struct Glu {
     gate_up_proj: Linear,
     down_proj: Linear,
 }
 
-impl SwiGlu {
-    pub(crate) fn load(hidden_size: usize, intermediate_size: usize, weights: &Weights<'_>) -> Result<Self> {
+impl Glu {
+    fn load(hidden_size: usize, intermediate_size: usize, weights: &Weights<'_>) -> Result<Self> {
         let names = [("gate_proj", intermediate_size), ("up_proj", intermediate_size)];
         Ok(Self {
             gate_up_proj: weights.linear_fused(&names, hidden_size)?,
@@ -22,9 +22,38 @@ impl SwiGlu {
         })
     }
 
+    fn forward(&self, x: Tensor<2>, activation: fn(Tensor<2>) -> Tensor<2>) -> Tensor<2> {
+        self.down_proj.forward(activation(self.gate_up_proj.forward(x)))
+    }
+}
+
+/// `down_proj(silu(gate_proj(x)) * up_proj(x))` (Shazeer, 2020).
+#[derive(Debug)]
+pub(crate) struct SwiGlu(Glu);
+
+impl SwiGlu {
+    pub(crate) fn load(hidden_size: usize, intermediate_size: usize, weights: &Weights<'_>) -> Result<Self> {
+        Glu::load(hidden_size, intermediate_size, weights).map(Self)
+    }
+
     /// x `[m, hidden_size]`; returns `[m, hidden_size]`.
     pub(crate) fn forward(&self, x: Tensor<2>) -> Tensor<2> {
-        self.down_proj.forward(ops::silu_mul(self.gate_up_proj.forward(x)))
+        self.0.forward(x, ops::silu_mul)
+    }
+}
+
+/// `down_proj(gelu(gate_proj(x)) * up_proj(x))` with the tanh form of GELU.
+#[derive(Debug)]
+pub(crate) struct GeGlu(Glu);
+
+impl GeGlu {
+    pub(crate) fn load(hidden_size: usize, intermediate_size: usize, weights: &Weights<'_>) -> Result<Self> {
+        Glu::load(hidden_size, intermediate_size, weights).map(Self)
+    }
+
+    /// x `[m, hidden_size]`; returns `[m, hidden_size]`.
+    pub(crate) fn forward(&self, x: Tensor<2>) -> Tensor<2> {
+        self.0.forward(x, ops::gelu_mul)
     }
 }
 
@@ -45,6 +74,6 @@ impl Relu2Mlp {
 
     /// x `[m, hidden_size]`; returns `[m, hidden_size]`.
     pub(crate) fn forward(&self, x: Tensor<2>) -> Tensor<2> {
-        self.down_proj.forward(ops::relu_squared(self.up_proj.forward(x)))
+        self.down_proj.forward(ops::relu2(self.up_proj.forward(x)))
     }
 }

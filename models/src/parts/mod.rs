@@ -5,9 +5,11 @@ mod decoder;
 mod delta_net;
 mod mamba2;
 mod mlp;
+mod moe;
 
 pub(crate) use attention::{Attention, AttentionConfig};
 pub(crate) use decoder::{Decoder, DecoderConfig, LayerConfig, add_norm};
 pub(crate) use delta_net::{DeltaNetConfig, GatedDeltaNet};
 pub(crate) use mamba2::{Mamba2, Mamba2Config};
-pub(crate) use mlp::{Relu2Mlp, SwiGlu};
+pub(crate) use mlp::{GeGlu, Relu2Mlp, SwiGlu};
+pub(crate) use moe::{ExpertActivation, RoutedExperts, Router};

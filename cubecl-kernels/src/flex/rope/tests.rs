@@ -1,6 +1,6 @@
 use super::rope_append;
 use crate::flex::test_data::Random;
-use crate::ops::{RopePairing, RopeSpec};
+use crate::ops::{KvSource, RopePairing, RopeSpec};
 
 /// The operation on one head, in f64.
 fn reference(head: &[f32], norm: &[f32], angles: &[f32], spec: &RopeSpec) -> Vec<f64> {
@@ -83,15 +83,28 @@ fn check(spec: RopeSpec, m: usize) {
 fn heads_are_normed_rotated_and_appended() {
     for pairing in [RopePairing::Half, RopePairing::Interleaved, RopePairing::None] {
         for qk_norm_eps_bits in [None, Some(1e-6f32.to_bits())] {
-            check(RopeSpec { heads: 4, kv_heads: 2, head_dim: 20, pairing, qk_norm_eps_bits }, 3);
-            check(RopeSpec { heads: 8, kv_heads: 8, head_dim: 64, pairing, qk_norm_eps_bits }, 200);
+            check(
+                RopeSpec { heads: 4, kv_heads: 2, head_dim: 20, pairing, qk_norm_eps_bits, kv: KvSource::Projected },
+                3,
+            );
+            check(
+                RopeSpec { heads: 8, kv_heads: 8, head_dim: 64, pairing, qk_norm_eps_bits, kv: KvSource::Projected },
+                200,
+            );
         }
     }
 }
 
 #[test]
 fn rows_outside_the_cache_are_idle() {
-    let spec = RopeSpec { heads: 2, kv_heads: 1, head_dim: 4, pairing: RopePairing::Half, qk_norm_eps_bits: None };
+    let spec = RopeSpec {
+        heads: 2,
+        kv_heads: 1,
+        head_dim: 4,
+        pairing: RopePairing::Half,
+        qk_norm_eps_bits: None,
+        kv: KvSource::Projected,
+    };
     let (capacity, slot_count) = (3, 2);
     let (positions, slots) = ([-1, 3, 0, 0], [0, 0, 2, -1]);
     let qkv = vec![1.0; 4 * 16];

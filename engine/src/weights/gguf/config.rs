@@ -1,5 +1,7 @@
 //! A `config.json` for a GGUF file, written from its metadata.
 
+mod gemma4;
+
 use serde_json::{Map, Number, Value, json};
 
 use super::value::GgufValue;
@@ -76,6 +78,9 @@ pub(crate) fn synthesize_config<'a>(
     }
     if qwen35::ARCHITECTURES.contains(&architecture) {
         config.extend(qwen35::keys(&keys, layers)?);
+    }
+    if architecture == "gemma4" {
+        gemma4::add(&keys, &mut config, &tensor)?;
     }
     for key in ["bos_token_id", "eos_token_id"] {
         if let Some(id) = metadata.get_u32(&format!("tokenizer.ggml.{key}"))? {

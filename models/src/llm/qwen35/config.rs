@@ -4,9 +4,10 @@ use atelico_engine::config::Config;
 use atelico_engine::load::Weights;
 use atelico_engine::nn::{RmsNorm, RopeConfig};
 use atelico_engine::{Error, Result};
-use atelico_kernels::ops::RopePairing;
+use atelico_kernels::ops::{KvSource, RopePairing};
 use serde_json::Value;
 
+use super::moe::MoeConfig;
 use crate::parts::{AttentionConfig, DeltaNetConfig};
 
 /// Most layers of a model.
@@ -15,12 +16,19 @@ const MAX_LAYERS: usize = 1024;
 /// Part of a head that is rotated where a config does not say.
 const PARTIAL_ROTARY_FACTOR: f64 = 0.25;
 
+/// The feed-forward layers of a checkpoint, all of one kind.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum FeedForwardConfig {
+    Dense { intermediate_size: usize },
+    Sparse(MoeConfig),
+}
+
 /// The text settings of a checkpoint.
 #[derive(Debug)]
 pub(super) struct Qwen35Config {
     pub(super) vocab_size: usize,
     pub(super) hidden_size: usize,
-    pub(super) intermediate_size: usize,
+    pub(super) feed_forward: FeedForwardConfig,
     pub(super) tie_word_embeddings: bool,
     rms_norm_eps: f64,
     /// Added to the weights of all norms but those of DeltaNet layers.
@@ -59,7 +67,7 @@ impl Qwen35Config {
         Ok(Self {
             vocab_size: text.size("vocab_size")?,
             hidden_size,
-            intermediate_size: text.size("intermediate_size")?,
+            feed_forward: feed_forward(&text, hidden_size)?,
             tie_word_embeddings: match text.value("tie_word_embeddings") {
                 Some(_) => text.flag_or("tie_word_embeddings", false)?,
                 None => config.flag_or("tie_word_embeddings", false)?,
@@ -75,6 +83,8 @@ impl Qwen35Config {
                 pairing: RopePairing::Half,
                 qk_norm_eps: Some(rms_norm_eps),
                 sliding_window: None,
+                scale: (head_dim as f32).powf(-0.5),
+                kv: KvSource::Projected,
                 norm_offset,
                 output_gate: true,
             },
@@ -102,6 +112,23 @@ impl Qwen35Config {
 
 fn refuse<T>(key: &str, problem: String) -> Result<T> {
     Err(Error::Config { key: key.into(), problem })
+}
+
+/// Sparse layers in a checkpoint with experts, else dense ones.
+fn feed_forward(text: &Config<'_>, hidden_size: usize) -> Result<FeedForwardConfig> {
+    if text.value("num_experts").is_none() {
+        return Ok(FeedForwardConfig::Dense { intermediate_size: text.size("intermediate_size")? });
+    }
+    if text.value("mlp_only_layers").and_then(Value::as_array).is_some_and(|layers| !layers.is_empty()) {
+        return refuse("mlp_only_layers", "names layers; every layer of this architecture has experts".into());
+    }
+    Ok(FeedForwardConfig::Sparse(MoeConfig {
+        hidden_size,
+        num_experts: text.size("num_experts")?,
+        num_experts_per_tok: text.size("num_experts_per_tok")?,
+        moe_intermediate_size: text.size("moe_intermediate_size")?,
+        shared_expert_intermediate_size: text.size("shared_expert_intermediate_size")?,
+    }))
 }
 
 /// The kinds of the layers: `layer_types`, or every `full_attention_interval`-th one of attention.

@@ -1,0 +1,618 @@
+//! Mixture-of-experts layers: the choice of experts in one cube a row, products with the chosen.
+//!
+//! For a few rows a plane computes one output of one choice and reads the expert's id as it starts.
+//! For many, a counting sort lists the choices by expert once a layer, and each expert's are
+//! multiplied tile by tile.
+
+use burn::tensor::DType;
+use burn_cubecl::CubeBackend;
+use burn_cubecl::tensor::CubeTensor;
+use cubecl::prelude::*;
+
+use super::norm::cube_sum;
+use super::unpack::{Planes, blocks, groups_per_block, planes, unpack1, unpack8};
+use super::{contiguous, dims, empty, grid, line, plane_size};
+use crate::formats::Format;
+use crate::ops::{MatrixSpec, MoeGatingSpec, MoeOps, MoeProduct, MoeScores, MoeTerms};
+
+/// Units of the cubes that choose and sort.
+const UNITS: u32 = 256;
+/// Planes of a matrix-vector cube.
+const PLANES: u32 = 4;
+/// Score of an expert that takes no part.
+const MASKED: f32 = -1.0e30;
+
+impl MoeOps for CubeBackend {
+    fn moe_gate(
+        logits: CubeTensor,
+        bias: CubeTensor,
+        expert_scale: CubeTensor,
+        spec: MoeGatingSpec,
+        has: MoeTerms,
+    ) -> (CubeTensor, CubeTensor) {
+        let logits = contiguous(logits);
+        let [m, _] = dims(&logits);
+        let ids = empty(&logits, [m, spec.top_k], DType::I32);
+        let weights = empty(&logits, [m, spec.top_k], DType::F32);
+        gate::launch(
+            &ids.client,
+            CubeCount::Static(m as u32, 1, 1),
+            line(UNITS),
+            logits.into_buffer_arg(),
+            contiguous(bias).into_buffer_arg(),
+            contiguous(expert_scale).into_buffer_arg(),
+            ids.clone().into_buffer_arg(),
+            weights.clone().into_buffer_arg(),
+            spec.scale,
+            spec.experts as u32,
+            spec.top_k as u32,
+            spec.groups as u32,
+            spec.top_groups as u32,
+            spec.scores == MoeScores::Softmax,
+            spec.normalize,
+            has.bias,
+            has.expert_scale,
+        );
+        (ids, weights)
+    }
+
+    fn moe_group(ids: CubeTensor, experts: usize) -> CubeTensor {
+        let ids = contiguous(ids);
+        let [m, top_k] = dims(&ids);
+        let out = empty(&ids, [experts + 1 + m * top_k], DType::I32);
+        group::launch(
+            &out.client,
+            CubeCount::Static(experts as u32, 1, 1),
+            line(UNITS),
+            ids.into_buffer_arg(),
+            out.clone().into_buffer_arg(),
+            (m * top_k) as u32,
+            experts as u32,
+        );
+        out
+    }
+
+    fn moe_linear_into(
+        x: CubeTensor,
+        words: CubeTensor,
+        spec: MatrixSpec,
+        choices: CubeTensor,
+        grouped: bool,
+        product: MoeProduct,
+        out: CubeTensor,
+    ) -> CubeTensor {
+        let MatrixSpec { format, rows, cols } = spec;
+        let MoeProduct { experts, tokens, share, offset } = product;
+        let [count, stride] = dims(&out);
+        let (x, choices) = (contiguous(x), contiguous(choices));
+        let planes = planes(format, blocks(format, rows * cols));
+        let rows = rows / experts;
+        let client = out.client.clone();
+        let buffer = out.clone().into_buffer_arg();
+        if grouped {
+            let tiles = tokens.div_ceil(CHOICES as usize) as u32;
+            gemm::launch(
+                &client,
+                CubeCount::Static((rows as u32).div_ceil(ROWS), tiles, experts as u32),
+                line(UNITS),
+                x.into_buffer_arg(),
+                words.into_buffer_arg(),
+                choices.into_buffer_arg(),
+                buffer,
+                planes,
+                rows as u32,
+                share as u32,
+                stride as u32,
+                offset as u32,
+                experts as u32,
+                cols as u32,
+                format,
+                groups_per_block(format),
+            );
+        } else {
+            let dim = CubeDim::new_2d(plane_size(&x), PLANES);
+            matvec::launch(
+                &client,
+                CubeCount::Static((rows as u32).div_ceil(PLANES), count as u32, 1),
+                dim,
+                x.into_buffer_arg(),
+                words.into_buffer_arg(),
+                choices.into_buffer_arg(),
+                buffer,
+                planes,
+                rows as u32,
+                share as u32,
+                stride as u32,
+                offset as u32,
+                cols as u32,
+                format,
+                groups_per_block(format),
+            );
+        }
+        out
+    }
+
+    fn moe_linear_sum(
+        h: CubeTensor,
+        words: CubeTensor,
+        spec: MatrixSpec,
+        ids: CubeTensor,
+        weights: CubeTensor,
+        experts: usize,
+    ) -> CubeTensor {
+        let MatrixSpec { format, rows, cols } = spec;
+        let (h, ids, weights) = (contiguous(h), contiguous(ids), contiguous(weights));
+        let [m, top_k] = dims(&ids);
+        let planes = planes(format, blocks(format, rows * cols));
+        let rows = rows / experts;
+        let out = empty(&h, [m, rows], DType::F32);
+        let dim = CubeDim::new_2d(plane_size(&h), PLANES);
+        matvec_sum::launch(
+            &out.client,
+            CubeCount::Static((rows as u32).div_ceil(PLANES), m as u32, 1),
+            dim,
+            h.into_buffer_arg(),
+            words.into_buffer_arg(),
+            ids.into_buffer_arg(),
+            weights.into_buffer_arg(),
+            out.clone().into_buffer_arg(),
+            planes,
+            rows as u32,
+            top_k as u32,
+            cols as u32,
+            format,
+            groups_per_block(format),
+        );
+        out
+    }
+
+    fn moe_combine(y: CubeTensor, weights: CubeTensor) -> CubeTensor {
+        let (y, weights) = (contiguous(y), contiguous(weights));
+        let ([_, rows], [m, top_k]) = (dims(&y), dims(&weights));
+        let out = empty(&y, [m, rows], DType::F32);
+        combine::launch(
+            &out.client,
+            grid((m * rows).div_ceil(UNITS as usize)),
+            line(UNITS),
+            y.into_buffer_arg(),
+            weights.into_buffer_arg(),
+            out.clone().into_buffer_arg(),
+            rows as u32,
+            top_k as u32,
+            (m * rows) as u32,
+        );
+        out
+    }
+}
+
+/// The choice of one row, a cube. An expert's place is the number of experts that beat it.
+#[cube(launch)]
+#[allow(clippy::too_many_arguments)]
+fn gate(
+    logits: &[f32],
+    bias: &[f32],
+    expert_scale: &[f32],
+    ids: &mut [i32],
+    weights: &mut [f32],
+    scale: f32,
+    #[comptime] experts: u32,
+    #[comptime] top_k: u32,
+    #[comptime] groups: u32,
+    #[comptime] top_groups: u32,
+    #[comptime] softmax: bool,
+    #[comptime] normalize: bool,
+    #[comptime] has_bias: bool,
+    #[comptime] has_scale: bool,
+) {
+    let mut scores = Shared::<[f32]>::new_slice(comptime!(experts as usize));
+    let mut choice = Shared::<[f32]>::new_slice(comptime!(experts as usize));
+    let mut chosen = Shared::<[u32]>::new_slice(comptime!(top_k as usize));
+    let row = CUBE_POS_X;
+    let mut e = UNIT_POS_X;
+    while e < experts {
+        scores[e as usize] = logits[(row * experts + e) as usize];
+        e += UNITS;
+    }
+    // Logits that are not numbers leave places empty: they hold some expert all the same.
+    let mut j = UNIT_POS_X;
+    while j < top_k {
+        chosen[j as usize] = j;
+        j += UNITS;
+    }
+    sync_cube();
+    if comptime!(softmax) {
+        let mut largest = scores[0];
+        for e in 1..experts {
+            largest = max(largest, scores[e as usize]);
+        }
+        sync_cube();
+        let mut sum = 0.0f32;
+        let mut e = UNIT_POS_X;
+        while e < experts {
+            let exponential = f32::exp(scores[e as usize] - largest);
+            scores[e as usize] = exponential;
+            sum += exponential;
+            e += UNITS;
+        }
+        let sum = cube_sum(sum, UNITS);
+        let mut e = UNIT_POS_X;
+        while e < experts {
+            scores[e as usize] = scores[e as usize] / sum;
+            e += UNITS;
+        }
+    } else {
+        let mut e = UNIT_POS_X;
+        while e < experts {
+            scores[e as usize] = 1.0f32 / (1.0f32 + f32::exp(-scores[e as usize]));
+            e += UNITS;
+        }
+    }
+    let mut e = UNIT_POS_X;
+    while e < experts {
+        let mut score = scores[e as usize];
+        if comptime!(has_bias) {
+            score += bias[e as usize];
+        }
+        choice[e as usize] = score;
+        e += UNITS;
+    }
+    sync_cube();
+    if comptime!(top_groups < groups) {
+        let size = comptime!(experts / groups);
+        let mut group_scores = Shared::<[f32]>::new_slice(comptime!(groups as usize));
+        let mut g = UNIT_POS_X;
+        while g < groups {
+            let mut first = MASKED.runtime();
+            let mut second = MASKED.runtime();
+            for i in 0..size {
+                let c = choice[(g * size + i) as usize];
+                second = max(second, min(c, first));
+                first = max(first, c);
+            }
+            group_scores[g as usize] = if comptime!(size > 1) { first + second } else { first };
+            g += UNITS;
+        }
+        sync_cube();
+        let mut e = UNIT_POS_X;
+        while e < experts {
+            let own = e / size;
+            let mine = group_scores[own as usize];
+            let mut place = 0u32;
+            for g in 0..groups {
+                let theirs = group_scores[g as usize];
+                if theirs > mine || (theirs == mine && g < own) {
+                    place += 1;
+                }
+            }
+            if place >= top_groups {
+                choice[e as usize] = MASKED;
+            }
+            e += UNITS;
+        }
+        sync_cube();
+    }
+    let mut e = UNIT_POS_X;
+    while e < experts {
+        let mine = choice[e as usize];
+        let mut place = 0u32;
+        for other in 0..experts {
+            let theirs = choice[other as usize];
+            if theirs > mine || (theirs == mine && other < e) {
+                place += 1;
+            }
+        }
+        if place < top_k {
+            chosen[place as usize] = e;
+        }
+        e += UNITS;
+    }
+    sync_cube();
+    let mut factor = scale;
+    if comptime!(normalize) {
+        let mut sum = 0.0f32;
+        for j in 0..top_k {
+            sum += scores[chosen[j as usize] as usize];
+        }
+        factor = scale / (sum + 1e-20f32);
+    }
+    let mut j = UNIT_POS_X;
+    while j < top_k {
+        let e = chosen[j as usize];
+        let mut weight = scores[e as usize] * factor;
+        if comptime!(has_scale) {
+            weight *= expert_scale[e as usize];
+        }
+        ids[(row * top_k + j) as usize] = i32::cast_from(e);
+        weights[(row * top_k + j) as usize] = weight;
+        j += UNITS;
+    }
+}
+
+/// A counting sort, a cube an expert: each unit counts in its own stretch of the choices, so that
+/// the order is that of the rows.
+#[cube(launch)]
+fn group(ids: &[i32], out: &mut [i32], count: u32, #[comptime] experts: u32) {
+    let mut counts = Shared::<[u32]>::new_slice(comptime!(UNITS as usize));
+    let mut lower_counts = Shared::<[u32]>::new_slice(comptime!(UNITS as usize));
+    let unit = UNIT_POS_X;
+    let expert = i32::cast_from(CUBE_POS_X);
+    let stretch = count.div_ceil(UNITS);
+    let begin = unit * stretch;
+    let end = select(begin + stretch < count, begin + stretch, count);
+    let mut own = 0u32;
+    let mut lower = 0u32;
+    let mut i = begin;
+    while i < end {
+        let id = ids[i as usize];
+        if id == expert {
+            own += 1;
+        }
+        if id < expert {
+            lower += 1;
+        }
+        i += 1;
+    }
+    counts[unit as usize] = own;
+    lower_counts[unit as usize] = lower;
+    sync_cube();
+    let mut start = 0u32;
+    let mut place = 0u32;
+    for u in 0..UNITS {
+        start += lower_counts[u as usize];
+        if u < unit {
+            place += counts[u as usize];
+        }
+    }
+    if unit == 0 {
+        out[CUBE_POS_X as usize] = i32::cast_from(start);
+        if CUBE_POS_X == 0 {
+            out[experts as usize] = i32::cast_from(count);
+        }
+    }
+    let mut at = experts + 1 + start + place;
+    let mut i = begin;
+    while i < end {
+        if ids[i as usize] == expert {
+            out[at as usize] = i32::cast_from(i);
+            at += 1;
+        }
+        i += 1;
+    }
+}
+
+/// A unit's part of `w[row] · x[x_row]`.
+#[cube]
+#[allow(clippy::too_many_arguments)]
+fn part_of_dot(
+    x: &[f32],
+    w: &[u32],
+    planes: &Planes,
+    row: u32,
+    x_row: u32,
+    #[comptime] cols: u32,
+    #[comptime] format: Format,
+    #[comptime] groups_per_block: u32,
+) -> f32 {
+    let mut sum = 0.0f32;
+    if comptime!(cols % 8 == 0) {
+        let blocks = comptime!(cols / 8 / groups_per_block);
+        let mut values = Array::<f32>::new(8usize);
+        let mut group = UNIT_POS_X;
+        while group < comptime!(cols / 8) {
+            let block = row * blocks + group / groups_per_block;
+            unpack8(w, planes, block, group % groups_per_block, &mut values, format);
+            let base = x_row * cols + group * 8;
+            #[unroll]
+            for j in 0..8u32 {
+                sum += values[j as usize] * x[(base + j) as usize];
+            }
+            group += CUBE_DIM_X;
+        }
+    } else {
+        let mut k = UNIT_POS_X;
+        while k < cols {
+            sum += unpack1(w, row * cols + k, format) * x[(x_row * cols + k) as usize];
+            k += CUBE_DIM_X;
+        }
+    }
+    sum
+}
+
+/// `out[c, offset + row] = W[ids[c]][row] · x[c / share]`, a plane an output.
+#[cube(launch)]
+#[allow(clippy::too_many_arguments)]
+fn matvec(
+    x: &[f32],
+    w: &[u32],
+    ids: &[i32],
+    out: &mut [f32],
+    planes: Planes,
+    rows: u32,
+    share: u32,
+    stride: u32,
+    offset: u32,
+    #[comptime] cols: u32,
+    #[comptime] format: Format,
+    #[comptime] groups_per_block: u32,
+) {
+    let choice = CUBE_POS_Y;
+    let row = CUBE_POS_X * CUBE_DIM_Y + UNIT_POS_Y;
+    if row < rows {
+        let w_row = u32::cast_from(ids[choice as usize]) * rows + row;
+        let total = plane_sum(part_of_dot(x, w, &planes, w_row, choice / share, cols, format, groups_per_block));
+        if UNIT_POS_X == 0 {
+            out[(choice * stride + offset + row) as usize] = total;
+        }
+    }
+}
+
+/// `out[i, row] = Σ_j weights[i, j] W[ids[i, j]][row] · h[i top_k + j]`, a plane an output.
+#[cube(launch)]
+#[allow(clippy::too_many_arguments)]
+fn matvec_sum(
+    h: &[f32],
+    w: &[u32],
+    ids: &[i32],
+    weights: &[f32],
+    out: &mut [f32],
+    planes: Planes,
+    rows: u32,
+    top_k: u32,
+    #[comptime] cols: u32,
+    #[comptime] format: Format,
+    #[comptime] groups_per_block: u32,
+) {
+    let token = CUBE_POS_Y;
+    let row = CUBE_POS_X * CUBE_DIM_Y + UNIT_POS_Y;
+    if row < rows {
+        let mut sum = 0.0f32;
+        for j in 0..top_k {
+            let choice = token * top_k + j;
+            let w_row = u32::cast_from(ids[choice as usize]) * rows + row;
+            let part = part_of_dot(h, w, &planes, w_row, choice, cols, format, groups_per_block);
+            sum += weights[choice as usize] * part;
+        }
+        let total = plane_sum(sum);
+        if UNIT_POS_X == 0 {
+            out[(token * rows + row) as usize] = total;
+        }
+    }
+}
+
+/// Weight rows of an output tile.
+const ROWS: u32 = 64;
+/// Choices of an output tile.
+const CHOICES: u32 = 32;
+/// Depth of a step.
+const DEPTH: u32 = 32;
+
+/// A tile of one expert's choices: `out[c, offset + row] = W[expert][row] · x[c / share]`. Tiles past
+/// the expert's last choice end at once.
+#[cube(launch)]
+#[allow(clippy::too_many_arguments)]
+fn gemm(
+    x: &[f32],
+    w: &[u32],
+    sorted: &[i32],
+    out: &mut [f32],
+    planes: Planes,
+    rows: u32,
+    share: u32,
+    stride: u32,
+    offset: u32,
+    #[comptime] experts: u32,
+    #[comptime] cols: u32,
+    #[comptime] format: Format,
+    #[comptime] groups_per_block: u32,
+) {
+    let mut x_tile = Shared::<[f32]>::new_slice(comptime!((CHOICES * (DEPTH + 1)) as usize));
+    let mut w_tile = Shared::<[f32]>::new_slice(comptime!((ROWS * (DEPTH + 1)) as usize));
+    let expert = CUBE_POS_Z;
+    let first = u32::cast_from(sorted[expert as usize]) + CUBE_POS_Y * CHOICES;
+    let end = u32::cast_from(sorted[(expert + 1) as usize]);
+    if first < end {
+        let mut values = Array::<f32>::new(8usize);
+        let mut sums = Array::<f32>::new(8usize);
+        #[unroll]
+        for i in 0..8usize {
+            sums[i] = 0.0f32;
+        }
+        let unit = UNIT_POS_X;
+        let row0 = CUBE_POS_X * ROWS;
+        let (tile_row, tile_group) = (unit / 4, unit % 4);
+        let (ty, tx) = (unit / 16, unit % 16);
+        let row = row0 + tile_row;
+        let w_row = expert * rows + row;
+        let at = tile_row * comptime!(DEPTH + 1) + tile_group * 8;
+        let loads_x = tile_row < CHOICES && first + tile_row < end;
+        let wanted = experts + 1 + select(loads_x, first + tile_row, first);
+        let x_row = u32::cast_from(sorted[wanted as usize]) / share;
+        for step in 0..comptime!(cols.div_ceil(DEPTH)) {
+            let k0 = step * DEPTH + tile_group * 8;
+            if comptime!(cols % 8 == 0) {
+                if row < rows && k0 < cols {
+                    let group = k0 / 8;
+                    let block = w_row * comptime!(cols / 8 / groups_per_block) + group / groups_per_block;
+                    unpack8(w, &planes, block, group % groups_per_block, &mut values, format);
+                } else {
+                    #[unroll]
+                    for j in 0..8usize {
+                        values[j] = 0.0f32;
+                    }
+                }
+            } else {
+                #[unroll]
+                for j in 0..8u32 {
+                    values[j as usize] = 0.0f32;
+                    if row < rows && k0 + j < cols {
+                        values[j as usize] = unpack1(w, w_row * cols + k0 + j, format);
+                    }
+                }
+            }
+            #[unroll]
+            for j in 0..8u32 {
+                w_tile[(at + j) as usize] = values[j as usize];
+            }
+            if tile_row < CHOICES {
+                #[unroll]
+                for j in 0..8u32 {
+                    let mut v = 0.0f32;
+                    if loads_x && k0 + j < cols {
+                        v = x[(x_row * cols + k0 + j) as usize];
+                    }
+                    x_tile[(at + j) as usize] = v;
+                }
+            }
+            sync_cube();
+            for k in 0..DEPTH {
+                let mut a = Array::<f32>::new(2usize);
+                let mut b = Array::<f32>::new(4usize);
+                #[unroll]
+                for i in 0..2u32 {
+                    a[i as usize] = x_tile[((ty * 2 + i) * comptime!(DEPTH + 1) + k) as usize];
+                }
+                #[unroll]
+                for j in 0..4u32 {
+                    b[j as usize] = w_tile[((tx + 16 * j) * comptime!(DEPTH + 1) + k) as usize];
+                }
+                #[unroll]
+                for i in 0..2usize {
+                    #[unroll]
+                    for j in 0..4usize {
+                        sums[comptime!(i * 4 + j)] += a[i] * b[j];
+                    }
+                }
+            }
+            sync_cube();
+        }
+        #[unroll]
+        for i in 0..2u32 {
+            let at = first + ty * 2 + i;
+            if at < end {
+                let choice = u32::cast_from(sorted[(experts + 1 + at) as usize]);
+                #[unroll]
+                for j in 0..4u32 {
+                    let row = row0 + tx + 16 * j;
+                    if row < rows {
+                        out[(choice * stride + offset + row) as usize] = sums[comptime!((i * 4 + j) as usize)];
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// `out[i] = Σ_j weights[i, j] y[i top_k + j]`.
+#[cube(launch)]
+fn combine(y: &[f32], weights: &[f32], out: &mut [f32], rows: u32, top_k: u32, total: u32) {
+    let at = (CUBE_POS_Y * CUBE_COUNT_X + CUBE_POS_X) * UNITS + UNIT_POS_X;
+    if at < total {
+        let (token, row) = (at / rows, at % rows);
+        let mut sum = 0.0f32;
+        for j in 0..top_k {
+            let choice = token * top_k + j;
+            sum += weights[choice as usize] * y[(choice * rows + row) as usize];
+        }
+        out[at as usize] = sum;
+    }
+}

@@ -1,0 +1,218 @@
+//! What a Gemma 4 config says, layer by layer.
+
+use atelico_engine::config::Config;
+use atelico_engine::nn::RopeConfig;
+use atelico_engine::{Error, Result};
+use atelico_kernels::ops::KvSource;
+use serde_json::Value;
+
+/// Most layers of a model.
+const MAX_LAYERS: usize = 1024;
+
+/// The text settings of a checkpoint.
+#[derive(Debug)]
+pub(super) struct Gemma4Config {
+    pub(super) vocab_size: usize,
+    pub(super) hidden_size: usize,
+    pub(super) num_attention_heads: usize,
+    pub(super) rms_norm_eps: f64,
+    pub(super) tie_word_embeddings: bool,
+    /// Logits are `cap * tanh(logits / cap)`.
+    pub(super) final_logit_softcapping: Option<f64>,
+    pub(super) sliding_rope: RopeConfig,
+    pub(super) full_rope: RopeConfig,
+    pub(super) per_layer_input: Option<PerLayerInputConfig>,
+    pub(super) moe: Option<MoeConfig>,
+    pub(super) layers: Vec<LayerConfig>,
+}
+
+/// The second embedding, of which every layer reads its own part.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct PerLayerInputConfig {
+    /// Elements of one layer's part.
+    pub(super) size: usize,
+    pub(super) vocab_size: usize,
+}
+
+/// The experts beside the dense feed-forward layer.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct MoeConfig {
+    pub(super) num_experts: usize,
+    pub(super) top_k_experts: usize,
+    pub(super) intermediate_size: usize,
+}
+
+/// One layer.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct LayerConfig {
+    /// Positions that the layer sees; `None` in layers with full attention.
+    pub(super) sliding_window: Option<usize>,
+    pub(super) head_dim: usize,
+    pub(super) num_key_value_heads: usize,
+    pub(super) kv: KvSource,
+    /// The layer whose keys and values this one reads: its own, or an earlier one of its kind.
+    pub(super) kv_layer: usize,
+    pub(super) intermediate_size: usize,
+}
+
+impl Gemma4Config {
+    /// Reads `text_config`, or `config` itself in files without the multimodal parts.
+    pub(super) fn new(config: &Config<'_>) -> Result<Self> {
+        let text = Config::new(config.value("text_config").unwrap_or(&Value::Null));
+        let config = if config.value("text_config").is_some() { &text } else { config };
+        for (key, known) in [("hidden_activation", "gelu_pytorch_tanh"), ("use_bidirectional_attention", "vision")] {
+            match config.value(key) {
+                // Attention in both directions concerns the tokens of images only.
+                None | Some(Value::Bool(false)) => {}
+                Some(Value::String(found)) if found == known => {}
+                Some(other) => return error(key, format!("is {other}; this architecture is known with `{known}`")),
+            }
+        }
+        let per_layer_input = match config.value("hidden_size_per_layer_input").and_then(Value::as_u64) {
+            None | Some(0) => None,
+            Some(_) => Some(PerLayerInputConfig {
+                size: config.size("hidden_size_per_layer_input")?,
+                vocab_size: config.size_or("vocab_size_per_layer_input", config.size("vocab_size")?)?,
+            }),
+        };
+        let moe = match config.flag_or("enable_moe_block", false)? {
+            false => None,
+            true => Some(MoeConfig {
+                num_experts: config.size("num_experts")?,
+                top_k_experts: config.size("top_k_experts")?,
+                intermediate_size: config.size("moe_intermediate_size")?,
+            }),
+        };
+        let rope = Config::new(config.value("rope_parameters").unwrap_or(&Value::Null));
+        let rope = |kind: &str| match rope.value(kind) {
+            Some(parameters) => RopeConfig::from_parameters(&Config::new(parameters), config),
+            None => error("rope_parameters", format!("lacks `{kind}`")),
+        };
+        Ok(Self {
+            vocab_size: config.size("vocab_size")?,
+            hidden_size: config.size("hidden_size")?,
+            num_attention_heads: config.size("num_attention_heads")?,
+            rms_norm_eps: config.positive_or("rms_norm_eps", 1e-6)?,
+            tie_word_embeddings: config.flag_or("tie_word_embeddings", true)?,
+            final_logit_softcapping: match config.value("final_logit_softcapping") {
+                None => None,
+                Some(_) => Some(config.positive("final_logit_softcapping")?),
+            },
+            sliding_rope: rope("sliding_attention")?,
+            full_rope: rope("full_attention")?,
+            per_layer_input,
+            moe,
+            layers: layers(config)?,
+        })
+    }
+}
+
+fn layers(config: &Config<'_>) -> Result<Vec<LayerConfig>> {
+    let count = config.size("num_hidden_layers")?;
+    if count > MAX_LAYERS {
+        return error("num_hidden_layers", format!("is {count}; expected at most {MAX_LAYERS}"));
+    }
+    let sliding = sliding(config, count)?;
+    let shared = match config.value("num_kv_shared_layers").and_then(Value::as_u64) {
+        None | Some(0) => 0,
+        Some(_) => config.size("num_kv_shared_layers")?,
+    };
+    if shared >= count {
+        return error("num_kv_shared_layers", format!("is {shared}, of {count} layers"));
+    }
+    let first_shared = count - shared;
+    let kv_heads = per_layer(config, "num_key_value_heads", count)?;
+    let widths = per_layer(config, "intermediate_size", count)?;
+    let double_wide = config.flag_or("use_double_wide_mlp", false)?;
+    let k_eq_v = config.flag_or("attention_k_eq_v", false)?;
+    (0..count)
+        .map(|layer| {
+            let full = Full { config, layer, k_eq_v };
+            let is_shared = layer >= first_shared;
+            let kv_layer = match is_shared {
+                false => layer,
+                true => (0..first_shared).rev().find(|&owner| sliding[owner] == sliding[layer]).ok_or_else(|| {
+                    let problem = format!("is {shared}: layer {layer} has no earlier layer to share with");
+                    Error::Config { key: "num_kv_shared_layers".into(), problem }
+                })?,
+            };
+            Ok(LayerConfig {
+                sliding_window: if sliding[layer] { Some(config.size("sliding_window")?) } else { None },
+                head_dim: if sliding[layer] { config.size("head_dim")? } else { full.head_dim()? },
+                num_key_value_heads: if sliding[layer] { kv_heads[layer] } else { full.kv_heads(kv_heads[layer])? },
+                kv: match (is_shared, !sliding[layer] && k_eq_v) {
+                    (true, _) => KvSource::Shared,
+                    (false, true) => KvSource::KeysAsValues,
+                    (false, false) => KvSource::NormedValues,
+                },
+                kv_layer,
+                intermediate_size: widths[layer] * if double_wide && is_shared { 2 } else { 1 },
+            })
+        })
+        .collect()
+}
+
+/// A layer with full attention, whose heads have a size and number of their own: transformers 4 has
+/// keys for all such layers, transformers 5 lists them layer by layer.
+struct Full<'a> {
+    config: &'a Config<'a>,
+    layer: usize,
+    k_eq_v: bool,
+}
+
+impl Full<'_> {
+    fn listed(&self, key: &str) -> Result<Option<usize>> {
+        let Some(list) = self.config.value("per_layer_config") else { return Ok(None) };
+        let empty = Value::Null;
+        let entry = Config::new(list.get(self.layer.to_string()).unwrap_or(&empty));
+        let common = || if key == "head_dim" { self.config.size(key).map(Some) } else { Ok(None) };
+        if entry.value(key).is_some() { entry.size(key).map(Some) } else { common() }
+    }
+
+    fn head_dim(&self) -> Result<usize> {
+        match self.listed("head_dim")? {
+            Some(head_dim) => Ok(head_dim),
+            None => self.config.size_or("global_head_dim", 512),
+        }
+    }
+
+    fn kv_heads(&self, default: usize) -> Result<usize> {
+        match self.listed("num_key_value_heads")? {
+            Some(heads) => Ok(heads),
+            None if self.k_eq_v => self.config.size_or("num_global_key_value_heads", default),
+            None => Ok(default),
+        }
+    }
+}
+
+/// Which layers see a window only.
+fn sliding(config: &Config<'_>, count: usize) -> Result<Vec<bool>> {
+    let Some(types) = config.value("layer_types").and_then(Value::as_array) else {
+        return error("layer_types", "is not a list".into());
+    };
+    if types.len() != count {
+        return error("layer_types", format!("has {} entries for {count} layers", types.len()));
+    }
+    let kind = |kind: &Value| match kind.as_str() {
+        Some("sliding_attention") => Ok(true),
+        Some("full_attention") => Ok(false),
+        _ => error("layer_types", format!("holds {kind}; known: sliding_attention, full_attention")),
+    };
+    types.iter().map(kind).collect()
+}
+
+/// A size that is one for all layers or listed for each, as a GGUF may have it.
+fn per_layer(config: &Config<'_>, key: &str, count: usize) -> Result<Vec<usize>> {
+    if config.value(key).is_none_or(|value| !value.is_array()) {
+        return Ok(vec![config.size(key)?; count]);
+    }
+    let list = config.sizes(key, count)?.unwrap_or_default();
+    match list.iter().find(|&&size| size == 0 || size > 1 << 26) {
+        Some(size) => error(key, format!("holds {size}")),
+        None => Ok(list),
+    }
+}
+
+fn error<T>(key: &str, problem: String) -> Result<T> {
+    Err(Error::Config { key: key.into(), problem })
+}
