@@ -186,6 +186,27 @@ fn batches_equal_single_runs() {
     });
 }
 
+/// transformers renames keys and layer kinds when it saves a checkpoint anew.
+#[test]
+fn a_config_saved_by_transformers_is_the_same_model() {
+    for case in language_model_cases() {
+        let config = case.folder.join("config.transformers.json");
+        if !config.exists() {
+            continue;
+        }
+        let folder = tempfile::tempdir().unwrap();
+        for file in ["model.safetensors", "tokenizer.json", "tokenizer_config.json"] {
+            std::fs::copy(case.folder.join(file), folder.path().join(file)).unwrap();
+        }
+        std::fs::copy(config, folder.path().join("config.json")).unwrap();
+        let expected = &ids(&case.golden["greedy_ids"])[..4];
+        let case = Case { folder: folder.path().into(), ..case };
+        let model = load(&case, "cpu".parse().unwrap(), 1, None);
+        let prompt = ids(&case.golden["prompt_ids"]);
+        assert_eq!(run(&model, greedy(&prompt, 4)).ids, expected, "{}", case.name);
+    }
+}
+
 #[test]
 fn sampling_is_repeatable_and_independent_of_the_batch() {
     on_every_device(|device| {

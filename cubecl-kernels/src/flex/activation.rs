@@ -60,7 +60,7 @@ impl Kernel for GatedRow<'_> {
     }
 }
 
-/// The gate's nonlinearity times `up`.
+/// `kind(gate) * up`.
 #[inline(always)]
 pub(super) fn product<S: Simd>(simd: S, kind: Gate, gate: &Unit, up: &Unit) -> S::F {
     let gate = simd.load(gate);

@@ -4,6 +4,8 @@
 //! Every width comes from the config, so a model cut out of an elastic checkpoint is a model like any
 //! other. Reference: transformers `modeling_nemotron_h.py`.
 
+mod moe;
+
 use atelico_engine::config::Config;
 use atelico_engine::load::{Placement, Weights};
 use atelico_engine::model::{LanguageModel, LogitRows, Step};
@@ -15,6 +17,8 @@ use burn::tensor::Tensor;
 use serde_json::Value;
 
 use crate::parts::{Attention, AttentionConfig, Mamba2, Mamba2Config, Relu2Mlp, add_norm};
+
+use self::moe::Moe;
 
 pub(crate) fn load(config: &Config<'_>, weights: &Weights<'_>) -> Result<Box<dyn LanguageModel>> {
     Ok(Box::new(NemotronH::load(config, weights)?))
@@ -79,8 +83,8 @@ fn norm_eps(config: &Config<'_>) -> Result<f64> {
 fn attention_config(config: &Config<'_>, hidden_size: usize) -> Result<AttentionConfig> {
     let num_attention_heads = config.size("num_attention_heads")?;
     // The first releases know the second key only.
-    let head_dim = ["head_dim", "attention_head_dim"].into_iter().find(|key| config.value(key).is_some());
-    let head_dim = config.size(head_dim.unwrap_or("head_dim"))?;
+    let key = if config.value("head_dim").is_some() { "head_dim" } else { "attention_head_dim" };
+    let head_dim = config.size(key)?;
     Ok(AttentionConfig {
         hidden_size,
         num_attention_heads,
@@ -115,6 +119,7 @@ enum Mixer {
     Mamba(Mamba2),
     Attention(Attention),
     Mlp(Relu2Mlp),
+    Moe(Moe),
 }
 
 #[derive(Debug)]
@@ -163,7 +168,7 @@ impl NemotronH {
                     Kind::Mamba => Mixer::Mamba(Mamba2::load(&mamba, &weights)?),
                     Kind::Attention => Mixer::Attention(Attention::load(&attention, &rope, &weights)?),
                     Kind::Mlp => Mixer::Mlp(Relu2Mlp::load(hidden_size, config.size("intermediate_size")?, &weights)?),
-                    Kind::Moe => todo!(),
+                    Kind::Moe => Mixer::Moe(Moe::load(config, hidden_size, &weights)?),
                 };
                 Ok(Layer { norm, mixer })
             })
@@ -187,7 +192,7 @@ impl LanguageModel for NemotronH {
         let state = |layer: &Layer| match layer.mixer {
             Mixer::Mamba(_) => LayerState::Recurrent(self.mamba.new_state(&self.placement)),
             Mixer::Attention(_) => LayerState::Kv(KvCache::new(num_key_value_heads, head_dim, &self.placement)),
-            Mixer::Mlp(_) => LayerState::Stateless,
+            Mixer::Mlp(_) | Mixer::Moe(_) => LayerState::Stateless,
         };
         DecodeState { layers: self.layers.iter().map(state).collect() }
     }
@@ -203,6 +208,7 @@ impl LanguageModel for NemotronH {
                 Mixer::Mamba(mamba) => mamba.forward(x, step, memory.recurrent()),
                 Mixer::Attention(attention) => attention.forward(x, step, memory.kv()),
                 Mixer::Mlp(mlp) => mlp.forward(x),
+                Mixer::Moe(moe) => moe.forward(x),
             });
         }
         if step.logits == LogitRows::Last {

@@ -45,7 +45,6 @@ impl Router {
     }
 
     /// The same router whose choice goes by score plus `bias`, `[experts]`.
-    #[allow(dead_code, reason = "for Nemotron 3")]
     pub(crate) fn with_bias(self, bias: Tensor<1>) -> Self {
         Self { bias: Some(bias), ..self }
     }
@@ -69,7 +68,6 @@ pub(crate) enum ExpertActivation {
     /// `gelu(gate_proj(x)) * up_proj(x)`.
     GeGlu,
     /// `relu(up_proj(x))²`, without a gate.
-    #[allow(dead_code, reason = "for Nemotron 3")]
     Relu2,
 }
 

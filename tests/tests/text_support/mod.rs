@@ -18,7 +18,12 @@ pub(crate) struct Case {
 
 /// Every case of `fixtures/llm_dense`.
 pub(crate) fn cases() -> Vec<Case> {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/llm_dense");
+    cases_in("llm_dense")
+}
+
+/// Every case of a folder of `fixtures`.
+pub(crate) fn cases_in(folder: &str) -> Vec<Case> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures").join(folder);
     let mut folders: Vec<PathBuf> = std::fs::read_dir(root)
         .unwrap()
         .map(|entry| entry.unwrap().path())

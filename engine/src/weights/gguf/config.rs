@@ -1,11 +1,13 @@
 //! A `config.json` for a GGUF file, written from its metadata.
 
 mod gemma4;
+mod nemotron_h;
+mod qwen35;
 
 use serde_json::{Map, Number, Value, json};
 
+use super::GgufMetadata;
 use super::value::GgufValue;
-use super::{GgufMetadata, nemotron_h, qwen35};
 use crate::weights::WeightError;
 use crate::weights::tensor_info::TensorInfo;
 
@@ -73,48 +75,49 @@ pub(crate) fn synthesize_config<'a>(
         // The format has no key for it; llama.cpp fixes the step too.
         set("no_rope_layer_interval", 4.into());
     }
-    if nemotron_h::ARCHITECTURES.contains(&architecture) {
-        config.extend(nemotron_h::keys(&keys, layers)?);
-    }
-    if qwen35::ARCHITECTURES.contains(&architecture) {
-        config.extend(qwen35::keys(&keys, layers)?);
-    }
     if architecture == "gemma4" {
         gemma4::add(&keys, &mut config, &tensor)?;
     }
+    if nemotron_h::ARCHITECTURES.contains(&architecture) {
+        nemotron_h::add(&keys, &mut config)?;
+    }
+    if qwen35::ARCHITECTURES.contains(&architecture) {
+        qwen35::add(&keys, &mut config)?;
+    }
+    let mut set = |key: &str, value: Value| drop(config.insert(key.to_owned(), value));
     for key in ["bos_token_id", "eos_token_id"] {
         if let Some(id) = metadata.get_u32(&format!("tokenizer.ggml.{key}"))? {
-            config.insert(key.to_owned(), id.into());
+            set(key, id.into());
         }
     }
     Ok(Value::Object(config))
 }
 
 /// The keys of one architecture: `key` stands for `<architecture>.key`.
-pub(super) struct Keys<'a> {
-    pub(super) metadata: &'a GgufMetadata,
+struct Keys<'a> {
+    metadata: &'a GgufMetadata,
     architecture: &'a str,
 }
 
 impl Keys<'_> {
-    pub(super) fn full(&self, key: &str) -> String {
+    fn full(&self, key: &str) -> String {
         format!("{}.{key}", self.architecture)
     }
 
-    pub(super) fn integer(&self, key: &str) -> Result<Option<u32>, WeightError> {
+    fn integer(&self, key: &str) -> Result<Option<u32>, WeightError> {
         self.metadata.get_u32(&self.full(key))
     }
 
-    pub(super) fn required(&self, key: &str) -> Result<u32, WeightError> {
+    fn required(&self, key: &str) -> Result<u32, WeightError> {
         self.integer(key)?.ok_or_else(|| self.metadata.missing(&self.full(key)))
     }
 
-    pub(super) fn float(&self, key: &str) -> Result<Option<Value>, WeightError> {
+    fn float(&self, key: &str) -> Result<Option<Value>, WeightError> {
         Ok(self.metadata.get_f32(&self.full(key))?.and_then(shortest).map(Value::Number))
     }
 
     /// An integer, or an array with one for each layer.
-    pub(super) fn per_layer(&self, key: &str, layers: u32) -> Result<Option<Value>, WeightError> {
+    fn per_layer(&self, key: &str, layers: u32) -> Result<Option<Value>, WeightError> {
         let key = self.full(key);
         let Some(value) = self.metadata.get(&key) else { return Ok(None) };
         let wrong = || self.metadata.wrong(&key, "an unsigned integer of 32 bits, or one for each layer", value);

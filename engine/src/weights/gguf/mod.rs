@@ -7,8 +7,6 @@
 mod config;
 mod cursor;
 mod metadata;
-mod nemotron_h;
-mod qwen35;
 mod split;
 mod tensors;
 mod types;

@@ -2,8 +2,9 @@
 
 use serde_json::{Map, Value};
 
-use super::config::Keys;
+use super::Keys;
 use crate::weights::WeightError;
+use crate::weights::gguf::value::GgufValue;
 
 /// `general.architecture` of these files.
 pub(super) const ARCHITECTURES: [&str; 2] = ["nemotron_h", "nemotron_h_moe"];
@@ -23,13 +24,13 @@ const INTEGERS: [(&str, &str); 11] = [
     ("moe_latent_size", "moe_latent_size"),
 ];
 
-/// What a file of `blocks` blocks says about its layers, under the keys of `config.json`.
+/// Adds what `config.json` says of such a model to the keys that all architectures have.
 ///
 /// The kinds of the layers follow from their widths: a layer with key-value heads is attention, one
 /// with a feed-forward width an MLP or, in a model with experts, MoE; one with neither is Mamba2.
 /// Blocks that predict further tokens come last and are left out.
-pub(super) fn keys(keys: &Keys<'_>, blocks: u32) -> Result<Map<String, Value>, WeightError> {
-    let mut config = Map::new();
+pub(super) fn add(keys: &Keys<'_>, config: &mut Map<String, Value>) -> Result<(), WeightError> {
+    let blocks = keys.required("block_count")?;
     let mut set = |key: &str, value: Value| drop(config.insert(key.to_owned(), value));
     let widths = |key: &str| -> Result<Vec<u64>, WeightError> {
         Ok(match keys.per_layer(key, blocks)? {
@@ -66,7 +67,7 @@ pub(super) fn keys(keys: &Keys<'_>, blocks: u32) -> Result<Map<String, Value>, W
     if heads == 0 || inner % heads != 0 {
         let key = keys.full("ssm.time_step_rank");
         let expected = "a number of heads that divides `ssm.inner_size`";
-        return Err(keys.metadata.wrong(&key, expected, super::GgufValue::U32(heads)));
+        return Err(keys.metadata.wrong(&key, expected, GgufValue::U32(heads)));
     }
     set("mamba_head_dim", (inner / heads).into());
     if let Some(eps) = keys.float("attention.layer_norm_rms_epsilon")? {
@@ -85,5 +86,5 @@ pub(super) fn keys(keys: &Keys<'_>, blocks: u32) -> Result<Map<String, Value>, W
     if let Some(width) = expert_width {
         set("moe_intermediate_size", width);
     }
-    Ok(config)
+    Ok(())
 }

@@ -2,9 +2,9 @@
 
 use serde_json::{Map, Value};
 
-use super::config::Keys;
-use super::value::GgufValue;
+use super::Keys;
 use crate::weights::WeightError;
+use crate::weights::gguf::value::GgufValue;
 
 /// `general.architecture` of these files.
 pub(super) const ARCHITECTURES: [&str; 2] = ["qwen35", "qwen35moe"];
@@ -25,10 +25,10 @@ const INTEGERS: [(&str, &str); 9] = [
 /// Full attention comes at every fourth layer where a file does not say.
 const FULL_ATTENTION_INTERVAL: u32 = 4;
 
-/// What a file of `blocks` blocks says about its layers, under the keys of `config.json`. Blocks that
+/// Adds what `config.json` says of such a model to the keys that all architectures have. Blocks that
 /// predict further tokens come last and are left out.
-pub(super) fn keys(keys: &Keys<'_>, blocks: u32) -> Result<Map<String, Value>, WeightError> {
-    let mut config = Map::new();
+pub(super) fn add(keys: &Keys<'_>, config: &mut Map<String, Value>) -> Result<(), WeightError> {
+    let blocks = keys.required("block_count")?;
     let mut set = |key: &str, value: Value| drop(config.insert(key.to_owned(), value));
     let layers = blocks.saturating_sub(keys.integer("nextn_predict_layers")?.unwrap_or(0));
     set("num_hidden_layers", layers.into());
@@ -54,7 +54,7 @@ pub(super) fn keys(keys: &Keys<'_>, blocks: u32) -> Result<Map<String, Value>, W
     // within a key head.
     set("zero_centered_norms", false.into());
     set("linear_value_heads_tiled", true.into());
-    Ok(config)
+    Ok(())
 }
 
 /// `linear_attention` or `full_attention` for each layer.
