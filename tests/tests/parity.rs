@@ -11,8 +11,15 @@ use serde_json::Value;
 const LOGITS_BOUND: f32 = 1e-3;
 
 /// Cases that are run in batches of mixed lengths: one of each kind of state and of weights.
-const MIXED_BATCHES: [&str; 5] =
-    ["mistral_a", "qwen3_a", "gguf_llama_q4_k_m", "nemotron_h", "nemotron3_moe_gguf_q4_k_m"];
+const MIXED_BATCHES: [&str; 7] = [
+    "mistral_a",
+    "qwen3_a",
+    "gguf_llama_q4_k_m",
+    "nemotron_h",
+    "nemotron3_moe_gguf_q4_k_m",
+    "qwen35_dense",
+    "qwen35moe_gguf_q4_k_m",
+];
 
 fn load(case: &Case, device: DeviceSpec, slots: usize, prefill_chunk: Option<usize>) -> ModelHandle {
     let precision = Some(Precision::F32);

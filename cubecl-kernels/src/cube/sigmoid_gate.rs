@@ -42,12 +42,12 @@ fn sigmoid_gate(
     gate_width: u32,
     offset: u32,
     total: u32,
-    #[comptime] scope: GateScope,
+    #[comptime] granularity: GateScope,
 ) {
     let i = (CUBE_POS_Y * CUBE_COUNT_X + CUBE_POS_X) * UNITS + UNIT_POS_X;
     if i < total {
         let mut at = i / width * gate_width + offset;
-        if comptime!(matches!(scope, GateScope::Element)) {
+        if comptime!(matches!(granularity, GateScope::Element)) {
             at += i % width;
         }
         out[i as usize] = x[i as usize] / (1.0f32 + f32::exp(-gate[at as usize]));

@@ -88,7 +88,7 @@ mod tests {
     use super::GatedNormGroup;
     use crate::flex::simd::Level;
     use crate::flex::test_data::Random;
-    use crate::ops::{Gate, GateOrder, GatedNormSpec};
+    use crate::ops::{GateOrder, GatedNormSpec};
     use crate::reference;
 
     #[test]
