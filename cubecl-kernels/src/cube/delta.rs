@@ -88,8 +88,10 @@ fn delta_rule(
     let keys_width = comptime!((spec.key_heads * spec.key_dim) as u32);
     let width = comptime!(spec.width() as u32);
     let per_unit = comptime!(dk / SHARE);
+    // Neighbouring vectors begin in different banks.
+    let pitch = comptime!(dk + SHARE);
     // Keys of the rows, then their queries.
-    let mut vectors = Shared::<[f32]>::new_slice(comptime!((2 * rows * dk) as usize));
+    let mut vectors = Shared::<[f32]>::new_slice(comptime!((2 * rows * pitch) as usize));
     // What brings each of them to length 1.
     let mut scales = Shared::<[f32]>::new_slice(comptime!((2 * rows) as usize));
     let mut values = Shared::<[f32]>::new_slice(comptime!((rows * COLUMNS) as usize));
@@ -128,8 +130,9 @@ fn delta_rule(
         let mut i = unit;
         while i < count * dk {
             let at = (tile + i / dk) * width + key_head * dk + i % dk;
-            vectors[i as usize] = qkv[(at + keys_width) as usize];
-            vectors[(i + comptime!(rows * dk)) as usize] = qkv[at as usize];
+            let to = i / dk * pitch + i % dk;
+            vectors[to as usize] = qkv[(at + keys_width) as usize];
+            vectors[(to + comptime!(rows * pitch)) as usize] = qkv[at as usize];
             i += UNITS;
         }
         let mut i = unit;
@@ -154,7 +157,7 @@ fn delta_rule(
         let mut squares = 0.0f32;
         #[unroll]
         for j in 0..per_unit {
-            let x = vectors[(vector * dk + part + j * SHARE) as usize];
+            let x = vectors[(vector * pitch + part + j * SHARE) as usize];
             squares += x * x;
         }
         let length = f32::sqrt(share_sum(squares) + L2_EPS);
@@ -164,8 +167,8 @@ fn delta_rule(
         }
         sync_cube();
         for row in 0..count {
-            let key = row * dk + part;
-            let query = key + comptime!(rows * dk);
+            let key = row * pitch + part;
+            let query = key + comptime!(rows * pitch);
             let key_scale = scales[row as usize];
             let decay = decays[row as usize];
             let mut read = 0.0f32;

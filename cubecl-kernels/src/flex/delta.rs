@@ -3,6 +3,7 @@
 
 use rayon::prelude::*;
 
+use super::norm::NormRow;
 use super::simd::{Kernel, LANES, Level, Simd, Unit};
 use crate::ops::{DeltaSpec, L2_EPS};
 
@@ -71,15 +72,22 @@ pub(crate) fn delta_rule(
 
 /// The queries and keys at length 1, the queries also times `key_dim^-0.5`: `[m, 2 key_heads key_dim]`.
 fn normalized(qkv: &[f32], spec: &DeltaSpec) -> Vec<f32> {
-    let width = 2 * spec.key_heads * spec.key_dim;
-    let mut vectors = vec![0.0; qkv.len() / spec.width() * width];
-    for (to, from) in vectors.chunks_exact_mut(width).zip(qkv.chunks_exact(spec.width())) {
-        let heads = to.chunks_exact_mut(spec.key_dim).zip(from.chunks_exact(spec.key_dim));
-        for (head, (to, from)) in heads.enumerate() {
-            let scale = if head < spec.key_heads { (spec.key_dim as f32).powf(-0.5) } else { 1.0 };
-            let factor = scale / (from.iter().map(|x| x * x).sum::<f32>() + L2_EPS).sqrt();
-            to.iter_mut().zip(from).for_each(|(to, from)| *to = from * factor);
+    let (keys_width, d) = (spec.key_heads * spec.key_dim, spec.key_dim as f32);
+    let mut vectors = vec![0.0; qkv.len() / spec.width() * 2 * keys_width];
+    // A root-mean-square norm, of which the length is `d^0.5` times as large.
+    let (query, key) = (vec![1.0 / d; spec.key_dim], vec![d.powf(-0.5); spec.key_dim]);
+    let level = Level::best();
+    let normalize = |(to, from): (&mut [f32], &[f32])| {
+        to.copy_from_slice(&from[..2 * keys_width]);
+        for (index, x) in to.chunks_exact_mut(spec.key_dim).enumerate() {
+            let weight = if index < spec.key_heads { &query } else { &key };
+            level.run(NormRow { x, weight, eps: L2_EPS / d });
         }
+    };
+    if vectors.len() < PARALLEL {
+        vectors.chunks_exact_mut(2 * keys_width).zip(qkv.chunks_exact(spec.width())).for_each(normalize);
+    } else {
+        vectors.par_chunks_exact_mut(2 * keys_width).zip(qkv.par_chunks_exact(spec.width())).for_each(normalize);
     }
     vectors
 }
