@@ -14,28 +14,33 @@ const COLUMNS: usize = BLOCK * LANES;
 /// Multiply-adds below which a thread's start costs more than it saves.
 const PARALLEL: usize = 1 << 17;
 
+/// What a call computes from, with the shapes of [`crate::ops::delta_rule`].
+pub(crate) struct Inputs<'a> {
+    pub(crate) qkv: &'a [f32],
+    /// `[m, gate_width]`
+    pub(crate) gates: &'a [f32],
+    pub(crate) gate_width: usize,
+    pub(crate) a: &'a [f32],
+    pub(crate) dt_bias: &'a [f32],
+    pub(crate) positions: &'a [i32],
+    pub(crate) slots: &'a [i32],
+    pub(crate) spec: &'a DeltaSpec,
+}
+
 /// Runs the rows through the states of their slots. A row whose slot lies outside the state is idle:
 /// its output is zeros.
 ///
 /// # Shapes
-/// As [`crate::ops::delta_rule`]; gates `[m, gate_width]`, out `[m, value_heads value_dim]`.
-#[allow(clippy::too_many_arguments)]
-pub(crate) fn delta_rule(
-    qkv: &[f32],
-    gates: &[f32],
-    gate_width: usize,
-    a: &[f32],
-    dt_bias: &[f32],
-    positions: &[i32],
-    slots: &[i32],
-    state: &mut [f32],
-    spec: &DeltaSpec,
-    out: &mut [f32],
-) {
+/// state `[slots, value_heads, key_dim, value_dim]`, out `[m, value_heads value_dim]`.
+pub(crate) fn delta_rule(inputs: &Inputs<'_>, state: &mut [f32], out: &mut [f32]) {
+    delta_rule_at(Level::best(), inputs, state, out);
+}
+
+fn delta_rule_at(level: Level, inputs: &Inputs<'_>, state: &mut [f32], out: &mut [f32]) {
+    let Inputs { qkv, positions, slots, spec, .. } = *inputs;
     let (size, heads) = (spec.key_dim * spec.value_dim, spec.value_heads);
-    let vectors = normalized(qkv, spec);
-    let factors = factors(gates, gate_width, a, dt_bias, spec);
-    let level = Level::best();
+    let vectors = normalized(level, qkv, spec);
+    let factors = factors(inputs);
     let run = if spec.consecutive { positions.len().max(1) } else { 1 };
     let out_width = heads * spec.value_dim;
     for (index, out) in out.chunks_mut(run * out_width).enumerate() {
@@ -71,12 +76,11 @@ pub(crate) fn delta_rule(
 }
 
 /// The queries and keys at length 1, the queries also times `key_dim^-0.5`: `[m, 2 key_heads key_dim]`.
-fn normalized(qkv: &[f32], spec: &DeltaSpec) -> Vec<f32> {
+fn normalized(level: Level, qkv: &[f32], spec: &DeltaSpec) -> Vec<f32> {
     let (keys_width, d) = (spec.key_heads * spec.key_dim, spec.key_dim as f32);
     let mut vectors = vec![0.0; qkv.len() / spec.width() * 2 * keys_width];
     // A root-mean-square norm, of which the length is `d^0.5` times as large.
     let (query, key) = (vec![1.0 / d; spec.key_dim], vec![d.powf(-0.5); spec.key_dim]);
-    let level = Level::best();
     let normalize = |(to, from): (&mut [f32], &[f32])| {
         to.copy_from_slice(&from[..2 * keys_width]);
         for (index, x) in to.chunks_exact_mut(spec.key_dim).enumerate() {
@@ -100,7 +104,8 @@ struct Factors {
 }
 
 /// `[m, value_heads]`
-fn factors(gates: &[f32], gate_width: usize, a: &[f32], dt_bias: &[f32], spec: &DeltaSpec) -> Vec<Factors> {
+fn factors(inputs: &Inputs<'_>) -> Vec<Factors> {
+    let Inputs { gates, gate_width, a, dt_bias, spec, .. } = *inputs;
     let mut factors = Vec::with_capacity(gates.len() / gate_width * spec.value_heads);
     for gates in gates.chunks_exact(gate_width) {
         let inputs = gates[spec.a_offset..].iter().zip(&gates[spec.b_offset..]);
@@ -197,5 +202,69 @@ fn step<S: Simd>(
     }
     for (u, value) in value.iter_mut().enumerate() {
         simd.store(simd.add(sums[0][u], sums[1][u]), value);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Inputs, delta_rule_at};
+    use crate::flex::simd::Level;
+    use crate::flex::test_data::Random;
+    use crate::ops::DeltaSpec;
+    use crate::reference;
+
+    fn assert_close(level: Level, found: &[f32], expected: impl Iterator<Item = f64>) {
+        for (found, expected) in found.iter().zip(expected) {
+            let error = (f64::from(*found) - expected).abs();
+            assert!(error <= 1e-5 * expected.abs().max(1.0), "{level:?}: {found} is not {expected}");
+        }
+    }
+
+    /// At every level, alone and shared by threads; a row outside the state is idle.
+    #[test]
+    fn rows_follow_the_rule() {
+        let mut random = Random::new(21);
+        for (m, value_dim, consecutive) in [(2, 20, false), (3, 33, true), (40, 128, true)] {
+            let spec = DeltaSpec {
+                key_heads: 2,
+                value_heads: 4,
+                key_dim: 24,
+                value_dim,
+                tiled: m == 3,
+                a_offset: 1,
+                b_offset: 5,
+                consecutive,
+            };
+            let (gate_width, size) = (9, 4 * 24 * value_dim);
+            let (qkv, gates) = (random.normals(m * spec.width()), random.normals(m * gate_width));
+            let (a, dt_bias) = ([-0.1, -0.5, -1.0, -2.0], [0.5, -0.5, 1.0, 0.0]);
+            let held = random.normals(size);
+            // In a batch only the first row has a slot.
+            let rows = if consecutive { m } else { 1 };
+            let slots = (0..m).map(|row| if row < rows { 0 } else { 7 }).collect::<Vec<_>>();
+            let positions = (0..m).map(|row| 5 + row as i32).collect::<Vec<_>>();
+            let mut expected_state = held.iter().map(|&s| f64::from(s)).collect::<Vec<_>>();
+            let (qkv_rows, gate_rows) = (&qkv[..rows * spec.width()], &gates[..rows * gate_width]);
+            let expected =
+                reference::delta_rule(qkv_rows, gate_rows, gate_width, &a, &dt_bias, &mut expected_state, &spec);
+            for level in Level::available() {
+                let (mut state, mut out) = (held.clone(), vec![f32::NAN; m * 4 * value_dim]);
+                let inputs = Inputs {
+                    qkv: &qkv,
+                    gates: &gates,
+                    gate_width,
+                    a: &a,
+                    dt_bias: &dt_bias,
+                    positions: &positions,
+                    slots: &slots,
+                    spec: &spec,
+                };
+                delta_rule_at(level, &inputs, &mut state, &mut out);
+                let (used, idle) = out.split_at(expected.len());
+                assert_close(level, used, expected.iter().map(|&x| f64::from(x)));
+                assert_close(level, &state, expected_state.iter().copied());
+                assert!(idle.iter().all(|&x| x == 0.0), "{level:?}");
+            }
+        }
     }
 }

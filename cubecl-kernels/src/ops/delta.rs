@@ -112,18 +112,17 @@ impl DeltaOps for Flex {
         let (qkv, gates) = (tensor::contiguous(qkv), tensor::contiguous(gates));
         let width = spec.value_heads * spec.value_dim;
         let mut out = vec![0.0; m * width];
-        flex::delta::delta_rule(
-            tensor::f32s(&qkv),
-            tensor::f32s(&gates),
+        let inputs = flex::delta::Inputs {
+            qkv: tensor::f32s(&qkv),
+            gates: tensor::f32s(&gates),
             gate_width,
-            tensor::f32s(&a),
-            tensor::f32s(&dt_bias),
-            tensor::i32s(&positions),
-            tensor::i32s(&slots),
-            tensor::f32s_mut(&mut state),
-            &spec,
-            &mut out,
-        );
+            a: tensor::f32s(&a),
+            dt_bias: tensor::f32s(&dt_bias),
+            positions: tensor::i32s(&positions),
+            slots: tensor::i32s(&slots),
+            spec: &spec,
+        };
+        flex::delta::delta_rule(&inputs, tensor::f32s_mut(&mut state), &mut out);
         (tensor::from_f32s(out, [m, width]), state)
     }
 }

@@ -74,7 +74,7 @@ impl Attention {
         }
         let qkv_proj = weights.linear_rows(&projections, hidden_size)?;
         let norm = |name, used: bool| match config.qk_norm_eps {
-            Some(_) if used => Ok(weights.vector(name, head_dim)? + config.norm_offset),
+            Some(_) if used => weights.vector(name, head_dim).map(|weight| weight + config.norm_offset),
             _ => Ok(Tensor::ones([head_dim], &weights.placement().device)),
         };
         Ok(Self {
