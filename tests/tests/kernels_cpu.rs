@@ -3,7 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 use atelico_kernels::formats::Format;
-use atelico_kernels::ops::{self, AttentionSpec, Precision, RopePairing, RopeSpec, Weight};
+use atelico_kernels::ops::{self, AttentionSpec, KvSource, Precision, RopePairing, RopeSpec, Weight};
 use atelico_kernels::reference;
 use burn::tensor::{DType, Device, Int, Tensor, TensorData};
 
@@ -133,6 +133,7 @@ fn a_prompt_at_once_in_chunks_or_token_by_token_gives_the_same() {
                 head_dim: d,
                 pairing: RopePairing::Half,
                 qk_norm_eps_bits: Some(1e-6f32.to_bits()),
+                kv: KvSource::Projected,
             },
             attention: AttentionSpec {
                 heads,
