@@ -19,6 +19,11 @@ impl<'a> Config<'a> {
         Self { value }
     }
 
+    /// The settings of the language model: `text_config` in files of a multimodal model, else all.
+    pub fn text(&self) -> Self {
+        self.value.get("text_config").filter(|text| text.is_object()).map_or(*self, Self::new)
+    }
+
     /// The value of `key` unless it is absent or null.
     pub fn value(&self, key: &str) -> Option<&'a Value> {
         self.value.get(key).filter(|v| !v.is_null())

@@ -49,7 +49,7 @@ pub fn describe(checkpoint: &Checkpoint) -> Result<&'static str> {
 fn prepare(checkpoint: &Checkpoint, options: &LoadOptions) -> Result<Ready> {
     let config = Config::new(checkpoint.config());
     let architecture = registry::detect(&config)?;
-    let max_context = config.size_or("max_position_embeddings", DEFAULT_CONTEXT)?;
+    let max_context = config.text().size_or("max_position_embeddings", DEFAULT_CONTEXT)?;
     let context = match options.context {
         None => max_context.min(DEFAULT_CONTEXT),
         Some(context) if (16..=max_context).contains(&context) => context,
@@ -127,6 +127,7 @@ fn placement(opened: &OpenDevice, options: &LoadOptions, context: usize) -> Resu
 /// Ids that end an answer: those of the config, of `generation_config.json` and of the tokenizer.
 fn eos_token_ids(config: &Config<'_>, checkpoint: &Checkpoint, tokenizer: Option<&Tokenizer>) -> Vec<u32> {
     let mut ids = config.ids("eos_token_id");
+    ids.extend(config.text().ids("eos_token_id"));
     if let Some(generation) = checkpoint.generation_config() {
         ids.extend(Config::new(generation).ids("eos_token_id"));
     }

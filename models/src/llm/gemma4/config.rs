@@ -56,10 +56,9 @@ pub(super) struct LayerConfig {
 }
 
 impl Gemma4Config {
-    /// Reads `text_config`, or `config` itself in files without the multimodal parts.
+    /// Reads the settings of the text model.
     pub(super) fn new(config: &Config<'_>) -> Result<Self> {
-        let text = Config::new(config.value("text_config").unwrap_or(&Value::Null));
-        let config = if config.value("text_config").is_some() { &text } else { config };
+        let config = &config.text();
         for (key, known) in [("hidden_activation", "gelu_pytorch_tanh"), ("use_bidirectional_attention", "vision")] {
             match config.value(key) {
                 // Attention in both directions concerns the tokens of images only.
