@@ -56,6 +56,8 @@ const GEMMA4_LAYER: Table = &[
     ("ffn_down_exps.scale", "router.per_expert_scale"),
     ("ffn_down_exps.weight", "experts.down_proj"),
     ("ffn_gate_up_exps.weight", "experts.gate_up_proj"),
+    ("ffn_gate_exps.weight", "experts.gate_proj"),
+    ("ffn_up_exps.weight", "experts.up_proj"),
 ];
 
 /// The Hugging Face name of GGUF tensor `name` in a model of `architecture`.

@@ -67,13 +67,18 @@ impl Gemma4Config {
                 Some(other) => return error(key, format!("is {other}; this architecture is known with `{known}`")),
             }
         }
+        let vocab_size = config.size("vocab_size")?;
         let per_layer_input = match config.value("hidden_size_per_layer_input").and_then(Value::as_u64) {
             None | Some(0) => None,
             Some(_) => Some(PerLayerInputConfig {
                 size: config.size("hidden_size_per_layer_input")?,
-                vocab_size: config.size_or("vocab_size_per_layer_input", config.size("vocab_size")?)?,
+                vocab_size: config.size_or("vocab_size_per_layer_input", vocab_size)?,
             }),
         };
+        if let Some(input) = per_layer_input.filter(|input| input.vocab_size < vocab_size) {
+            let problem = format!("is {}, fewer than the {vocab_size} tokens", input.vocab_size);
+            return error("vocab_size_per_layer_input", problem);
+        }
         let moe = match config.flag_or("enable_moe_block", false)? {
             false => None,
             true => Some(MoeConfig {
@@ -88,7 +93,7 @@ impl Gemma4Config {
             None => error("rope_parameters", format!("lacks `{kind}`")),
         };
         Ok(Self {
-            vocab_size: config.size("vocab_size")?,
+            vocab_size,
             hidden_size: config.size("hidden_size")?,
             num_attention_heads: config.size("num_attention_heads")?,
             rms_norm_eps: config.positive_or("rms_norm_eps", 1e-6)?,
@@ -124,31 +129,50 @@ fn layers(config: &Config<'_>) -> Result<Vec<LayerConfig>> {
     let widths = per_layer(config, "intermediate_size", count)?;
     let double_wide = config.flag_or("use_double_wide_mlp", false)?;
     let k_eq_v = config.flag_or("attention_k_eq_v", false)?;
-    (0..count)
-        .map(|layer| {
-            let full = Full { config, layer, k_eq_v };
-            let is_shared = layer >= first_shared;
-            let kv_layer = match is_shared {
-                false => layer,
-                true => (0..first_shared).rev().find(|&owner| sliding[owner] == sliding[layer]).ok_or_else(|| {
-                    let problem = format!("is {shared}: layer {layer} has no earlier layer to share with");
-                    Error::Config { key: "num_kv_shared_layers".into(), problem }
-                })?,
-            };
-            Ok(LayerConfig {
-                sliding_window: if sliding[layer] { Some(config.size("sliding_window")?) } else { None },
-                head_dim: if sliding[layer] { config.size("head_dim")? } else { full.head_dim()? },
-                num_key_value_heads: if sliding[layer] { kv_heads[layer] } else { full.kv_heads(kv_heads[layer])? },
-                kv: match (is_shared, !sliding[layer] && k_eq_v) {
-                    (true, _) => KvSource::Shared,
-                    (false, true) => KvSource::KeysAsValues,
-                    (false, false) => KvSource::NormedValues,
-                },
-                kv_layer,
-                intermediate_size: widths[layer] * if double_wide && is_shared { 2 } else { 1 },
-            })
+    let layer = |layer: usize| {
+        let full = Full { config, layer, k_eq_v };
+        let is_shared = layer >= first_shared;
+        let kv_layer = match is_shared {
+            false => layer,
+            true => (0..first_shared).rev().find(|&owner| sliding[owner] == sliding[layer]).ok_or_else(|| {
+                let problem = format!("is {shared}: layer {layer} has no earlier layer to share with");
+                Error::Config { key: "num_kv_shared_layers".into(), problem }
+            })?,
+        };
+        Ok(LayerConfig {
+            sliding_window: if sliding[layer] { Some(config.size("sliding_window")?) } else { None },
+            head_dim: if sliding[layer] { config.size("head_dim")? } else { full.head_dim()? },
+            num_key_value_heads: if sliding[layer] { kv_heads[layer] } else { full.kv_heads(kv_heads[layer])? },
+            kv: match (is_shared, !sliding[layer] && k_eq_v) {
+                (true, _) => KvSource::Shared,
+                (false, true) => KvSource::KeysAsValues,
+                (false, false) => KvSource::NormedValues,
+            },
+            kv_layer,
+            intermediate_size: widths[layer] * if double_wide && is_shared { 2 } else { 1 },
         })
-        .collect()
+    };
+    let layers = (0..count).map(layer).collect::<Result<Vec<_>>>()?;
+    check_heads(&layers)?;
+    Ok(layers)
+}
+
+/// Layers of one kind share a rotary embedding, and some their keys and values: their heads must be
+/// alike.
+fn check_heads(layers: &[LayerConfig]) -> Result<()> {
+    for (index, layer) in layers.iter().enumerate() {
+        let alike = layers.iter().find(|other| other.sliding_window.is_some() == layer.sliding_window.is_some());
+        if let Some(other) = alike.filter(|other| other.head_dim != layer.head_dim) {
+            let problem = format!("is {} in layer {index}, {} in others of its kind", layer.head_dim, other.head_dim);
+            return error("head_dim", problem);
+        }
+        let (heads, owned) = (layer.num_key_value_heads, layers[layer.kv_layer].num_key_value_heads);
+        if heads != owned {
+            let problem = format!("is {heads} in layer {index}, which reads the {owned} of layer {}", layer.kv_layer);
+            return error("num_key_value_heads", problem);
+        }
+    }
+    Ok(())
 }
 
 /// A layer with full attention, whose heads have a size and number of their own: transformers 4 has
@@ -215,3 +239,7 @@ fn per_layer(config: &Config<'_>, key: &str, count: usize) -> Result<Vec<usize>>
 fn error<T>(key: &str, problem: String) -> Result<T> {
     Err(Error::Config { key: key.into(), problem })
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::panic)]
+mod tests;
