@@ -55,6 +55,11 @@ impl<'a> Config<'a> {
         if self.value(key).is_none() { Ok(default) } else { self.size(key) }
     }
 
+    /// The size at `key`, which may be 0, or 0 when absent.
+    pub fn size_or_zero(&self, key: &str) -> Result<usize> {
+        if self.value(key).is_none_or(|v| v.as_u64() == Some(0)) { Ok(0) } else { self.size(key) }
+    }
+
     /// The positive finite number at `key`.
     pub fn positive(&self, key: &str) -> Result<f64> {
         match self.value(key).map(|v| (v, v.as_f64())) {

@@ -62,16 +62,16 @@ impl Gemma4Config {
         for (key, known) in [("hidden_activation", "gelu_pytorch_tanh"), ("use_bidirectional_attention", "vision")] {
             match config.value(key) {
                 // Attention in both directions concerns the tokens of images only.
-                None | Some(Value::Bool(false)) => {}
+                None => {}
                 Some(Value::String(found)) if found == known => {}
                 Some(other) => return error(key, format!("is {other}; this architecture is known with `{known}`")),
             }
         }
         let vocab_size = config.size("vocab_size")?;
-        let per_layer_input = match config.value("hidden_size_per_layer_input").and_then(Value::as_u64) {
-            None | Some(0) => None,
-            Some(_) => Some(PerLayerInputConfig {
-                size: config.size("hidden_size_per_layer_input")?,
+        let per_layer_input = match config.size_or_zero("hidden_size_per_layer_input")? {
+            0 => None,
+            size => Some(PerLayerInputConfig {
+                size,
                 vocab_size: config.size_or("vocab_size_per_layer_input", vocab_size)?,
             }),
         };
@@ -117,10 +117,7 @@ fn layers(config: &Config<'_>) -> Result<Vec<LayerConfig>> {
         return error("num_hidden_layers", format!("is {count}; expected at most {MAX_LAYERS}"));
     }
     let sliding = sliding(config, count)?;
-    let shared = match config.value("num_kv_shared_layers").and_then(Value::as_u64) {
-        None | Some(0) => 0,
-        Some(_) => config.size("num_kv_shared_layers")?,
-    };
+    let shared = config.size_or_zero("num_kv_shared_layers")?;
     if shared >= count {
         return error("num_kv_shared_layers", format!("is {shared}, of {count} layers"));
     }
@@ -130,7 +127,7 @@ fn layers(config: &Config<'_>) -> Result<Vec<LayerConfig>> {
     let double_wide = config.flag_or("use_double_wide_mlp", false)?;
     let k_eq_v = config.flag_or("attention_k_eq_v", false)?;
     let layer = |layer: usize| {
-        let full = Full { config, layer, k_eq_v };
+        let (head_dim, num_key_value_heads) = heads(config, layer, sliding[layer], kv_heads[layer])?;
         let is_shared = layer >= first_shared;
         let kv_layer = match is_shared {
             false => layer,
@@ -141,8 +138,8 @@ fn layers(config: &Config<'_>) -> Result<Vec<LayerConfig>> {
         };
         Ok(LayerConfig {
             sliding_window: if sliding[layer] { Some(config.size("sliding_window")?) } else { None },
-            head_dim: if sliding[layer] { config.size("head_dim")? } else { full.head_dim()? },
-            num_key_value_heads: if sliding[layer] { kv_heads[layer] } else { full.kv_heads(kv_heads[layer])? },
+            head_dim,
+            num_key_value_heads,
             kv: match (is_shared, !sliding[layer] && k_eq_v) {
                 (true, _) => KvSource::Shared,
                 (false, true) => KvSource::KeysAsValues,
@@ -175,35 +172,26 @@ fn check_heads(layers: &[LayerConfig]) -> Result<()> {
     Ok(())
 }
 
-/// A layer with full attention, whose heads have a size and number of their own: transformers 4 has
-/// keys for all such layers, transformers 5 lists them layer by layer.
-struct Full<'a> {
-    config: &'a Config<'a>,
-    layer: usize,
-    k_eq_v: bool,
-}
-
-impl Full<'_> {
-    fn listed(&self, key: &str) -> Result<Option<usize>> {
-        let Some(list) = self.config.value("per_layer_config") else { return Ok(None) };
-        let empty = Value::Null;
-        let entry = Config::new(list.get(self.layer.to_string()).unwrap_or(&empty));
-        let common = || if key == "head_dim" { self.config.size(key).map(Some) } else { Ok(None) };
-        if entry.value(key).is_some() { entry.size(key).map(Some) } else { common() }
-    }
-
-    fn head_dim(&self) -> Result<usize> {
-        match self.listed("head_dim")? {
-            Some(head_dim) => Ok(head_dim),
-            None => self.config.size_or("global_head_dim", 512),
+/// Size and number of a layer's key-value heads. Transformers 4 has keys for all layers with full
+/// attention, transformers 5 lists what departs from the common keys layer by layer.
+fn heads(config: &Config<'_>, layer: usize, sliding: bool, kv_heads: usize) -> Result<(usize, usize)> {
+    let listed = config.value("per_layer_config").map(|list| list.get(layer.to_string()).unwrap_or(&Value::Null));
+    match listed {
+        Some(entry) => {
+            let known = ["head_dim", "num_key_value_heads"];
+            if let Some(key) = entry.as_object().and_then(|entry| entry.keys().find(|key| !known.contains(&&***key))) {
+                let problem = format!("sets `{key}` of layer {layer}; known: {}", known.join(", "));
+                return error("per_layer_config", problem);
+            }
+            let entry = Config::new(entry);
+            let head_dim = entry.size_or("head_dim", config.size("head_dim")?)?;
+            Ok((head_dim, entry.size_or("num_key_value_heads", kv_heads)?))
         }
-    }
-
-    fn kv_heads(&self, default: usize) -> Result<usize> {
-        match self.listed("num_key_value_heads")? {
-            Some(heads) => Ok(heads),
-            None if self.k_eq_v => self.config.size_or("num_global_key_value_heads", default),
-            None => Ok(default),
+        None if sliding => Ok((config.size("head_dim")?, kv_heads)),
+        None => {
+            let head_dim = config.size_or("global_head_dim", 512)?;
+            let own = config.flag_or("attention_k_eq_v", false)?;
+            Ok((head_dim, if own { config.size_or("num_global_key_value_heads", kv_heads)? } else { kv_heads }))
         }
     }
 }

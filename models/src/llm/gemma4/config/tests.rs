@@ -72,13 +72,16 @@ fn what_cannot_run_is_refused_by_name() {
         ("intermediate_size", json!([0, 1, 1, 1, 1, 1])),
         ("rope_parameters", json!({ "full_attention": { "rope_type": "default" } })),
         ("per_layer_config", json!({ "2": { "head_dim": 64 }, "5": { "head_dim": 32 } })),
+        ("per_layer_config", json!({ "0": { "intermediate_size": 64 } })),
+        ("hidden_size_per_layer_input", json!("many")),
         ("enable_moe_block", json!(true)),
         ("sliding_window", Value::Null),
     ] {
         let settings = changed(key, value.clone());
         let error = Gemma4Config::new(&Config::new(&settings)).unwrap_err().to_string();
         let named = match key {
-            "per_layer_config" => "head_dim",
+            // Each layer is of one kind with others, or sets what is not known.
+            "per_layer_config" if value.get("0").is_none() => "head_dim",
             "enable_moe_block" => "num_experts",
             key => key,
         };
