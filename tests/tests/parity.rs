@@ -161,6 +161,9 @@ fn decode_equals_full_recompute() {
     });
 }
 
+/// A case of each kind of state, window and routing.
+const MIXED_BATCHES: [&str; 5] = ["mistral_a", "qwen3_a", "gguf_llama_q4_k_m", "gemma4_e2b", "gemma4_26b_a4b"];
+
 /// Requests of mixed lengths, arriving together, each get the ids of a run of their own.
 #[test]
 fn batches_equal_single_runs() {

@@ -33,7 +33,7 @@ pub(crate) use linear::MATVEC_ROWS;
 pub use linear::{Precision, dequantize, embedding, linear, linear_fused};
 pub use mamba::{MambaSpec, mamba_scan};
 pub use moe::{MoeGatingSpec, MoeRoute, MoeScores, moe_gate, moe_linear, moe_linear_sum};
-pub use norm::{add_rms_norm, rms_norm};
+pub use norm::{add_rms_norm, rms_norm, rms_norm_add};
 pub use read::PendingRead;
 pub use rope::{KvSource, RopePairing, RopeSpec, rope_append};
 pub use sample::IN_PROMPT;

@@ -65,6 +65,8 @@ const GEMMA4_LAYER: Table = &[
     ("ffn_down_exps.scale", "router.per_expert_scale"),
     ("ffn_down_exps.weight", "experts.down_proj"),
     ("ffn_gate_up_exps.weight", "experts.gate_up_proj"),
+    ("ffn_gate_exps.weight", "experts.gate_proj"),
+    ("ffn_up_exps.weight", "experts.up_proj"),
 ];
 
 const NEMOTRON_H_GLOBAL: Table = &[("token_embd", "model.embeddings"), ("output_norm", "model.norm_f")];
