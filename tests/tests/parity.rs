@@ -10,17 +10,6 @@ use serde_json::Value;
 /// Largest difference of a logit from the reference's, relative to the logits' spread.
 const LOGITS_BOUND: f32 = 1e-3;
 
-/// Cases that are run in batches of mixed lengths: one of each kind of state and of weights.
-const MIXED_BATCHES: [&str; 7] = [
-    "mistral_a",
-    "qwen3_a",
-    "gguf_llama_q4_k_m",
-    "nemotron_h",
-    "nemotron3_moe_gguf_q4_k_m",
-    "qwen35_dense",
-    "qwen35moe_gguf_q4_k_m",
-];
-
 fn load(case: &Case, device: DeviceSpec, slots: usize, prefill_chunk: Option<usize>) -> ModelHandle {
     let precision = Some(Precision::F32);
     let options = LoadOptions { device, precision, context: Some(512), slots, prefill_chunk, ..LoadOptions::default() };
@@ -162,7 +151,17 @@ fn decode_equals_full_recompute() {
 }
 
 /// A case of each kind of state, window and routing.
-const MIXED_BATCHES: [&str; 5] = ["mistral_a", "qwen3_a", "gguf_llama_q4_k_m", "gemma4_e2b", "gemma4_26b_a4b"];
+const MIXED_BATCHES: [&str; 9] = [
+    "mistral_a",
+    "qwen3_a",
+    "gguf_llama_q4_k_m",
+    "gemma4_e2b",
+    "gemma4_26b_a4b",
+    "nemotron_h",
+    "nemotron3_moe_gguf_q4_k_m",
+    "qwen35_dense",
+    "qwen35moe_gguf_q4_k_m",
+];
 
 /// Requests of mixed lengths, arriving together, each get the ids of a run of their own.
 #[test]
