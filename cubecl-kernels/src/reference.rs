@@ -4,9 +4,11 @@
 //! definition reads; nothing here is meant to be fast.
 
 mod conv;
+mod delta;
 mod moe;
 
 pub use conv::causal_conv;
+pub use delta::delta_rule;
 pub use moe::{expert_linear, moe_gate_row};
 
 use crate::formats::Format;
@@ -86,7 +88,8 @@ pub fn gelu_mul(gate: &[f32], up: &[f32]) -> Vec<f32> {
     gate.iter().zip(up).map(|(g, u)| (gelu(f64::from(*g)) * f64::from(*u)) as f32).collect()
 }
 
-/// What [`crate::ops::rope_append`] does to one row: returns its prepared queries
+/// What [`crate::ops::rope_append`] does to one row; as many elements of a head are rotated as
+/// `table_row` has. Returns its prepared queries
 /// `[heads head_dim]`, keys and values `[kv_heads head_dim]`.
 pub fn rope_row(
     qkv: &[f32],
@@ -96,16 +99,17 @@ pub fn rope_row(
     spec: &RopeSpec,
 ) -> (Vec<f32>, Vec<f32>, Vec<f32>) {
     let d = spec.head_dim;
-    let (cos, sin) = table_row.split_at(d / 2);
+    let half = table_row.len() / 2;
+    let (cos, sin) = table_row.split_at(half);
     let prepare = |head: &[f32], weight: &[f32]| {
         let x = match spec.qk_norm_eps_bits {
             Some(bits) => rms_norm(head, weight, f32::from_bits(bits)),
             None => head.to_vec(),
         };
         let mut y = x.clone();
-        for i in 0..d / 2 {
+        for i in 0..half {
             let (a, b) = match spec.pairing {
-                RopePairing::Half => (i, i + d / 2),
+                RopePairing::Half => (i, i + half),
                 RopePairing::Interleaved => (2 * i, 2 * i + 1),
                 RopePairing::None => break,
             };
@@ -115,6 +119,7 @@ pub fn rope_row(
         y
     };
     let (q, kv) = qkv.split_at(spec.heads * d);
+    let kv = &kv[..spec.kv.parts() * spec.kv_heads * d];
     let (k, v) = kv.split_at(spec.kv_heads * d * usize::from(spec.kv != KvSource::Shared));
     let v = if spec.kv == KvSource::KeysAsValues { k } else { v };
     let v = match spec.qk_norm_eps_bits {

@@ -19,6 +19,11 @@ impl<'a> Config<'a> {
         Self { value }
     }
 
+    /// The settings of the language model: `text_config` in files of a multimodal model, else all.
+    pub fn text(&self) -> Self {
+        self.value.get("text_config").filter(|text| text.is_object()).map_or(*self, Self::new)
+    }
+
     /// The value of `key` unless it is absent or null.
     pub fn value(&self, key: &str) -> Option<&'a Value> {
         self.value.get(key).filter(|v| !v.is_null())
@@ -48,6 +53,11 @@ impl<'a> Config<'a> {
     /// The size at `key`, or `default` when absent.
     pub fn size_or(&self, key: &str, default: usize) -> Result<usize> {
         if self.value(key).is_none() { Ok(default) } else { self.size(key) }
+    }
+
+    /// The size at `key`, which may be 0, or 0 when absent.
+    pub fn size_or_zero(&self, key: &str) -> Result<usize> {
+        if self.value(key).is_none_or(|v| v.as_u64() == Some(0)) { Ok(0) } else { self.size(key) }
     }
 
     /// The positive finite number at `key`.

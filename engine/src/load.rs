@@ -41,6 +41,42 @@ impl Placement {
     }
 }
 
+/// Rows of a stored matrix that become part of a merged layer.
+#[derive(Clone, Copy, Debug)]
+pub struct Rows<'a> {
+    name: &'a str,
+    /// Rows of the stored matrix.
+    stored: usize,
+    /// Of every `period` rows, those from `start` up to `end` are taken.
+    period: usize,
+    start: usize,
+    end: usize,
+}
+
+impl<'a> Rows<'a> {
+    /// All `stored` rows of the layer `name`.
+    pub fn all(name: &'a str, stored: usize) -> Self {
+        Self { name, stored, period: stored, start: 0, end: stored }
+    }
+
+    /// Of every `period` rows of the layer `name`, those of `range`: one part of each head.
+    pub fn of_each(name: &'a str, stored: usize, period: usize, range: std::ops::Range<usize>) -> Self {
+        Self { name, stored, period, start: range.start, end: range.end }
+    }
+
+    /// Rows that are taken.
+    fn count(&self) -> usize {
+        self.stored / self.period.max(1) * (self.end - self.start)
+    }
+
+    /// The elements of these rows, of a matrix's `elements` or their bytes.
+    fn select<'e, T: Copy>(&self, elements: &'e [T]) -> impl Iterator<Item = T> + use<'e, T> {
+        let row = elements.len() / self.stored.max(1);
+        let (start, end) = (self.start * row, self.end * row);
+        elements.chunks_exact((self.period * row).max(1)).flat_map(move |chunk| &chunk[start..end]).copied()
+    }
+}
+
 /// A place in a checkpoint's tree of names, from which layers are loaded.
 #[derive(Clone)]
 pub struct Weights<'a> {
@@ -120,34 +156,46 @@ impl<'a> Weights<'a> {
     /// # Errors
     /// As [`Self::linear`].
     pub fn linear_fused(&self, names: &[(&str, usize)], input: usize) -> Result<Linear> {
-        let tensors = names
+        self.linear_rows(&names.iter().map(|(name, out)| Rows::all(name, *out)).collect::<Vec<_>>(), input)
+    }
+
+    /// Like [`Self::linear_fused`], of all or some rows of stored matrices.
+    ///
+    /// # Errors
+    /// As [`Self::linear`].
+    pub fn linear_rows(&self, parts: &[Rows<'_>], input: usize) -> Result<Linear> {
+        let tensors = parts
             .iter()
-            .map(|(name, out)| self.tensor(&format!("{name}.weight"), &[*out, input]))
+            .map(|rows| Ok((*rows, self.matrix_tensor(&format!("{}.weight", rows.name), rows.stored, input)?)))
             .collect::<Result<Vec<_>>>()?;
         let mut weights = Vec::new();
-        for run in tensors.chunk_by(|a, b| a.format == b.format) {
-            let [first, ..] = run else { continue };
-            let rows = run.iter().map(|t| t.shape[0]).sum();
-            weights.push(if run.len() == 1 {
-                self.matrix(first.format, rows, input, &first.bytes)?
+        for run in tensors.chunk_by(|(_, a), (_, b)| a.format == b.format) {
+            let [(first, tensor), ..] = run else { continue };
+            let rows = run.iter().map(|(rows, _)| rows.count()).sum();
+            weights.push(if run.len() == 1 && first.count() == first.stored {
+                self.matrix(tensor.format, rows, input, &tensor.bytes)?
             } else {
-                let bytes = run.iter().map(|t| &*t.bytes).collect::<Vec<_>>().concat();
-                self.matrix(first.format, rows, input, &bytes)?
+                let bytes = run.iter().flat_map(|(rows, tensor)| rows.select(&tensor.bytes)).collect::<Vec<u8>>();
+                self.matrix(tensor.format, rows, input, &bytes)?
             });
-            run.iter().for_each(|t| self.done(t));
         }
-        let has_bias = names.iter().filter(|(name, _)| self.contains(&format!("{name}.bias"))).count();
+        for (index, (rows, tensor)) in tensors.iter().enumerate() {
+            if parts[..index].iter().all(|earlier| earlier.name != rows.name) {
+                self.done(tensor);
+            }
+        }
+        let has_bias = parts.iter().filter(|rows| self.contains(&format!("{}.bias", rows.name))).count();
         let bias = match has_bias {
             0 => None,
-            n if n == names.len() => {
-                let parts = names
-                    .iter()
-                    .map(|(name, out)| self.vector(&format!("{name}.bias"), *out))
-                    .collect::<Result<Vec<_>>>()?;
-                Some(Tensor::cat(parts, 0))
+            n if n == parts.len() => {
+                let mut bias = Vec::new();
+                for rows in parts {
+                    bias.extend(rows.select(&self.host_vector(&format!("{}.bias", rows.name), rows.stored)?));
+                }
+                Some(self.to_device(bias))
             }
             _ => {
-                let key = format!("{}{}", self.prefix, names[0].0);
+                let key = format!("{}{}", self.prefix, parts[0].name);
                 return Err(Error::Config { key, problem: "and its siblings differ in having a bias".into() });
             }
         };
@@ -163,6 +211,12 @@ impl<'a> Weights<'a> {
         let weight = self.matrix(tensor.format, out, input, &tensor.bytes)?;
         self.done(&tensor);
         Ok(Linear { weights: vec![weight], bias: None, precision: self.placement.precision })
+    }
+
+    /// A matrix `[rows, cols]`; one of a single row may be stored as a vector.
+    fn matrix_tensor(&self, name: &str, rows: usize, cols: usize) -> Result<StoredTensor<'a>> {
+        let tensor = self.checkpoint.tensor(&format!("{}{name}", self.prefix))?;
+        if rows == 1 && tensor.shape == [cols] { Ok(tensor) } else { self.tensor(name, &[rows, cols]) }
     }
 
     /// The embedding table `name`, `[vocab_size, hidden_size]`.

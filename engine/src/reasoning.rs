@@ -175,6 +175,14 @@ mod tests {
     }
 
     #[test]
+    fn a_prompt_that_ends_in_the_tag_opens_the_block() {
+        assert!(ReasoningRouter::prompt_opens("<|im_start|>assistant\n<think>\n"));
+        for closed in ["<|im_start|>assistant\n<think>\n\n</think>\n\n", "<|im_start|>assistant\n", ""] {
+            assert!(!ReasoningRouter::prompt_opens(closed), "{closed:?}");
+        }
+    }
+
+    #[test]
     fn reasoning_is_not_held_until_its_end() {
         let mut router = ReasoningRouter::new(true);
         assert_eq!(router.push("one two").reasoning, "one two");

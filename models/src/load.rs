@@ -52,7 +52,7 @@ fn prepare(checkpoint: &Checkpoint, options: &LoadOptions) -> Result<Ready> {
     let architecture = registry::detect(&config)?;
     // Parcae's name for it.
     let block_size = config.size_or("block_size", DEFAULT_CONTEXT)?;
-    let max_context = config.size_or("max_position_embeddings", block_size)?;
+    let max_context = config.text().size_or("max_position_embeddings", block_size)?;
     let context = match options.context {
         None => max_context.min(DEFAULT_CONTEXT),
         Some(context) if (16..=max_context).contains(&context) => context,
@@ -161,6 +161,7 @@ fn supported(
 /// Ids that end an answer: those of the config, of `generation_config.json` and of the tokenizer.
 fn eos_token_ids(config: &Config<'_>, checkpoint: &Checkpoint, tokenizer: Option<&Tokenizer>) -> Vec<u32> {
     let mut ids = config.ids("eos_token_id");
+    ids.extend(config.text().ids("eos_token_id"));
     if let Some(generation) = checkpoint.generation_config() {
         ids.extend(Config::new(generation).ids("eos_token_id"));
     }

@@ -40,6 +40,18 @@ pub(crate) const ARCHITECTURES: &[Architecture] = &[
         load: llm::nemotron_h::load,
     },
     Architecture { name: "qwen3", class: "Qwen3ForCausalLM", model_types: &["qwen3"], load: llm::qwen3::load },
+    Architecture {
+        name: "qwen3_5",
+        class: "Qwen3_5ForConditionalGeneration",
+        model_types: &["qwen3_5", "qwen3_5_text", "qwen35"],
+        load: llm::qwen35::load,
+    },
+    Architecture {
+        name: "qwen3_5_moe",
+        class: "Qwen3_5MoeForConditionalGeneration",
+        model_types: &["qwen3_5_moe", "qwen3_5_moe_text", "qwen35moe"],
+        load: llm::qwen35::load,
+    },
     Architecture { name: "smollm3", class: "SmolLM3ForCausalLM", model_types: &["smollm3"], load: llm::smollm3::load },
 ];
 

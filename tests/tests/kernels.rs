@@ -191,7 +191,10 @@ fn gated_activations_equal_the_reference() {
 fn heads_are_prepared_and_cached() {
     each_device(|device, name| {
         let pairings = [RopePairing::Half, RopePairing::Interleaved, RopePairing::None];
-        for (heads, kv_heads, d) in [(4, 2, 16), (3, 1, 64), (2, 2, 128), (6, 3, 80)] {
+        // Elements of a head that are rotated, and columns after the values.
+        for (heads, kv_heads, d, rotary, rest) in
+            [(4, 2, 16, 16, 0), (3, 1, 64, 16, 192), (2, 2, 128, 128, 0), (6, 3, 80, 20, 1)]
+        {
             for pairing in pairings {
                 for norm in [None, Some(1e-6f32.to_bits())] {
                     let spec = RopeSpec {
@@ -204,9 +207,9 @@ fn heads_are_prepared_and_cached() {
                     };
                     let mut noise = Noise((heads * d) as u64);
                     let (slots, capacity, m) = (3, 9, 4);
-                    let width = (heads + 2 * kv_heads) * d;
+                    let width = (heads + 2 * kv_heads) * d + rest;
                     let qkv = noise.floats(m * width);
-                    let (qn, kn, table) = (noise.floats(d), noise.floats(d), noise.floats(capacity * d));
+                    let (qn, kn, table) = (noise.floats(d), noise.floats(d), noise.floats(capacity * rotary));
                     let (positions, rows) = ([8, 0, 3, 4], [0, 2, 1, 1]);
                     let cache =
                         |_| tensor(&vec![0.0; slots * kv_heads * capacity * d], [slots, kv_heads, capacity, d], device);
@@ -214,7 +217,7 @@ fn heads_are_prepared_and_cached() {
                         tensor(&qkv, [m, width], device),
                         tensor(&qn, [d], device),
                         tensor(&kn, [d], device),
-                        tensor(&table, [capacity, d], device),
+                        tensor(&table, [capacity, rotary], device),
                         ints(&positions, device),
                         ints(&rows, device),
                         cache(0),
@@ -230,7 +233,7 @@ fn heads_are_prepared_and_cached() {
                             &qkv[i * width..(i + 1) * width],
                             &qn,
                             &kn,
-                            &table[p * d..(p + 1) * d],
+                            &table[p * rotary..(p + 1) * rotary],
                             &spec,
                         );
                         close(&what, &q[i * heads * d..(i + 1) * heads * d], &eq, 1e-5);

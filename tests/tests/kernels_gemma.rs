@@ -117,3 +117,18 @@ fn activations_equal_the_reference() {
         }
     });
 }
+
+#[test]
+fn a_norm_before_an_addition_equals_the_reference() {
+    each_device(|device, name| {
+        for (m, hidden) in [(1, 1), (3, 255), (2, 1024), (70, 1500)] {
+            let mut noise = Noise(hidden as u64);
+            let (x, residual, weight) = (noise.floats(m * hidden), noise.floats(m * hidden), noise.floats(hidden));
+            let matrix = |values: &[f32]| tensor(values, [m, hidden], device);
+            let found = ops::rms_norm_add(matrix(&x), matrix(&residual), tensor(&weight, [hidden], device), 1e-5, 0.7);
+            let normed = reference::rms_norm(&x, &weight, 1e-5);
+            let expected = normed.iter().zip(&residual).map(|(n, r)| (n + r) * 0.7).collect::<Vec<_>>();
+            close(name, &floats(found), &expected, 1e-5);
+        }
+    });
+}

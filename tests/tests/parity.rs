@@ -151,7 +151,7 @@ fn decode_equals_full_recompute() {
 }
 
 /// A case of each kind of state, window and routing.
-const MIXED_BATCHES: [&str; 8] = [
+const MIXED_BATCHES: [&str; 10] = [
     "mistral_a",
     "qwen3_a",
     "gguf_llama_q4_k_m",
@@ -160,6 +160,8 @@ const MIXED_BATCHES: [&str; 8] = [
     "nemotron_h",
     "nemotron3_moe_gguf_q4_k_m",
     "parcae_a",
+    "qwen35_dense",
+    "qwen35moe_gguf_q4_k_m",
 ];
 
 /// Requests of mixed lengths, arriving together, each get the ids of a run of their own.

@@ -8,6 +8,7 @@ mod assign;
 mod attention;
 mod decode_attention;
 mod conv;
+mod delta;
 mod gated_norm;
 mod gemm;
 mod linear;
@@ -18,6 +19,7 @@ mod norm;
 mod rope;
 mod runs;
 mod sample;
+mod sigmoid_gate;
 mod unpack;
 mod value_embed;
 

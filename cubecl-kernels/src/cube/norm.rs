@@ -28,6 +28,25 @@ impl NormOps for CubeBackend {
         launch(&x, &residual, &weight, &sum, &out, m, hidden, eps, true);
         (sum, out)
     }
+
+    fn rms_norm_add(x: CubeTensor, residual: CubeTensor, weight: CubeTensor, eps: f32, scale: f32) -> CubeTensor {
+        let (x, residual) = (contiguous(x), contiguous(residual));
+        let [m, hidden] = dims(&x);
+        let out = empty(&x, [m, hidden], DType::F32);
+        rms_norm_add::launch(
+            &out.client,
+            CubeCount::Static(m as u32, 1, 1),
+            line(UNITS),
+            x.into_buffer_arg(),
+            residual.into_buffer_arg(),
+            weight.into_buffer_arg(),
+            out.clone().into_buffer_arg(),
+            hidden as u32,
+            eps,
+            scale,
+        );
+        out
+    }
 }
 
 #[allow(clippy::too_many_arguments)]
@@ -105,6 +124,26 @@ fn add_rms_norm(x: &[f32], residual: &[f32], weight: &[f32], sum: &mut [f32], ou
     let mut i = UNIT_POS_X;
     while i < hidden {
         out[(base + i) as usize] = sum[(base + i) as usize] * scale * weight[i as usize];
+        i += UNITS;
+    }
+}
+
+#[cube(launch)]
+#[allow(clippy::too_many_arguments)]
+fn rms_norm_add(x: &[f32], residual: &[f32], weight: &[f32], out: &mut [f32], hidden: u32, eps: f32, factor: f32) {
+    let base = CUBE_POS_X * hidden;
+    let mut squares = 0.0f32;
+    let mut i = UNIT_POS_X;
+    while i < hidden {
+        let v = x[(base + i) as usize];
+        squares += v * v;
+        i += UNITS;
+    }
+    let scale = 1.0f32 / f32::sqrt(cube_sum(squares, UNITS) / f32::cast_from(hidden) + eps);
+    let mut i = UNIT_POS_X;
+    while i < hidden {
+        let normed = x[(base + i) as usize] * scale * weight[i as usize];
+        out[(base + i) as usize] = (residual[(base + i) as usize] + normed) * factor;
         i += UNITS;
     }
 }

@@ -25,7 +25,8 @@ impl RopeOps for CubeBackend {
         spec: RopeSpec,
     ) -> (CubeTensor, CubeTensor, CubeTensor) {
         let qkv = contiguous(qkv);
-        let [m, _] = dims(&qkv);
+        let [m, width] = dims(&qkv);
+        let [_, rotary] = dims(&table);
         let [_, _, capacity, _] = dims(&k_cache);
         let q = empty(&qkv, [m, spec.heads * spec.head_dim], DType::F32);
         let written = if spec.kv == KvSource::Shared { 0 } else { 2 * spec.kv_heads };
@@ -43,11 +44,13 @@ impl RopeOps for CubeBackend {
             q.clone().into_buffer_arg(),
             k_cache.clone().into_buffer_arg(),
             v_cache.clone().into_buffer_arg(),
+            width as u32,
             capacity as u32,
             eps,
             spec.heads as u32,
             spec.kv_heads as u32,
             spec.head_dim as u32,
+            rotary as u32,
             spec.pairing,
             spec.qk_norm_eps_bits.is_some(),
             spec.kv,
@@ -69,11 +72,13 @@ fn rope_append<F: Float>(
     q_out: &mut [f32],
     k_cache: &mut [F],
     v_cache: &mut [F],
+    width: u32,
     capacity: u32,
     eps: f32,
     #[comptime] heads: u32,
     #[comptime] kv_heads: u32,
     #[comptime] d: u32,
+    #[comptime] rotary: u32,
     #[comptime] pairing: RopePairing,
     #[comptime] norm: bool,
     #[comptime] kv: KvSource,
@@ -83,7 +88,7 @@ fn rope_append<F: Float>(
     let (h, row) = (CUBE_POS_X, CUBE_POS_Y);
     let is_value = h >= comptime!(heads + kv_heads);
     let shift = if comptime!(matches!(kv, KvSource::KeysAsValues)) { kv_heads } else { 0u32 };
-    let base = (row * comptime!(heads + kv.parts() as u32 * kv_heads) + select(is_value, h - shift, h)) * d;
+    let base = row * width + select(is_value, h - shift, h) * d;
     let position = u32::cast_from(positions[row as usize]);
     let slot = u32::cast_from(slots[row as usize]);
     let mut i = UNIT_POS_X;
@@ -119,10 +124,10 @@ fn rope_append<F: Float>(
         while i < d {
             // i and its partner: turned together, `first` the one that comes first.
             let (pair, partner, first) = if comptime!(matches!(pairing, RopePairing::Half)) {
-                let first = i < comptime!(d / 2);
+                let first = i < comptime!(rotary / 2);
                 (
-                    select(first, i, i - comptime!(d / 2)),
-                    select(first, i + comptime!(d / 2), i - comptime!(d / 2)),
+                    select(first, i, i - comptime!(rotary / 2)),
+                    select(first, i + comptime!(rotary / 2), i - comptime!(rotary / 2)),
                     first,
                 )
             } else {
@@ -130,15 +135,17 @@ fn rope_append<F: Float>(
                 (i / 2, select(first, i + 1, i - 1), first)
             };
             let mut a = head[i as usize] * scale;
-            let mut b = head[partner as usize] * scale;
             if comptime!(norm) {
                 a *= select(is_q, q_norm[i as usize], k_norm[i as usize]);
-                b *= select(is_q, q_norm[partner as usize], k_norm[partner as usize]);
             }
             let mut value = a;
-            if comptime!(!matches!(pairing, RopePairing::None)) {
-                let cos = table[(position * d + pair) as usize];
-                let sin = table[(position * d + comptime!(d / 2) + pair) as usize];
+            if comptime!(!matches!(pairing, RopePairing::None)) && i < rotary {
+                let mut b = head[partner as usize] * scale;
+                if comptime!(norm) {
+                    b *= select(is_q, q_norm[partner as usize], k_norm[partner as usize]);
+                }
+                let cos = table[(position * rotary + pair) as usize];
+                let sin = table[(position * rotary + comptime!(rotary / 2) + pair) as usize];
                 value = select(first, a * cos - b * sin, a * cos + b * sin);
             }
             if is_q {

@@ -2,7 +2,7 @@
 
 use super::pool;
 use super::simd::{Kernel, LANES, Level, Simd, Unit, exp};
-use crate::ops::Gate;
+use crate::ops::{Gate, GateScope};
 
 /// Elements from which threads share the work.
 const TASK: usize = 1 << 14;
@@ -70,6 +70,53 @@ pub(super) fn product<S: Simd>(simd: S, kind: Gate, gate: &Unit, up: &Unit) -> S
     };
     let denominator = simd.add(simd.splat(1.0), exp(simd, negated));
     simd.mul(simd.div(gate, denominator), simd.load(up))
+}
+
+/// `x = x * sigmoid(gate)`, a gate for each element or each row.
+///
+/// # Shapes
+/// x `[m, width]`, gate `[m, gate_width]` from column `offset` on.
+pub(crate) fn sigmoid_gate_in_place(
+    x: &mut [f32],
+    width: usize,
+    gate: &[f32],
+    gate_width: usize,
+    offset: usize,
+    scope: GateScope,
+) {
+    let level = Level::best();
+    for (x, gate) in x.chunks_exact_mut(width.max(1)).zip(gate.chunks_exact(gate_width.max(1))) {
+        match scope {
+            GateScope::Element => level.run(SigmoidGate { x, gate: &gate[offset..offset + width] }),
+            GateScope::Row => {
+                let factor = 1.0 / (1.0 + (-gate[offset]).exp());
+                x.iter_mut().for_each(|x| *x *= factor);
+            }
+        }
+    }
+}
+
+struct SigmoidGate<'a> {
+    x: &'a mut [f32],
+    gate: &'a [f32],
+}
+
+impl Kernel for SigmoidGate<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<S: Simd>(self, simd: S) {
+        let one = simd.splat(1.0);
+        let (units, rest) = self.x.as_chunks_mut::<LANES>();
+        let (gates, gate_rest) = self.gate.as_chunks::<LANES>();
+        for (x, gate) in units.iter_mut().zip(gates) {
+            let denominator = simd.add(one, exp(simd, simd.sub(simd.splat(0.0), simd.load(gate))));
+            simd.store(simd.div(simd.load(x), denominator), x);
+        }
+        for (x, gate) in rest.iter_mut().zip(gate_rest) {
+            *x /= 1.0 + (-gate).exp();
+        }
+    }
 }
 
 /// `x = max(x, 0)²`.

@@ -7,6 +7,7 @@
 pub(crate) mod activation;
 pub(crate) mod attention;
 pub(crate) mod conv;
+pub(crate) mod delta;
 pub(crate) mod embedding;
 pub(crate) mod interleaved;
 pub(crate) mod gated_norm;

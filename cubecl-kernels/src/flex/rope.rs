@@ -17,9 +17,11 @@ const PARALLEL: usize = 1 << 16;
 #[allow(clippy::too_many_arguments)]
 pub(crate) fn rope_append(
     qkv: &[f32],
+    width: usize,
     q_norm: &[f32],
     k_norm: &[f32],
     table: &[f32],
+    rotary: usize,
     positions: &[i32],
     slots: &[i32],
     k_cache: &mut [f32],
@@ -32,11 +34,14 @@ pub(crate) fn rope_append(
     let eps = spec.qk_norm_eps_bits.map_or(0.0, f32::from_bits);
     let ones = vec![1.0; d];
     let (q_width, kv_width) = (spec.heads * d, spec.kv_heads * d);
-    let width = q_width + spec.kv.parts() * kv_width;
     let rows = qkv.chunks_exact(width);
     let angles = |row: usize| {
         let position = usize::try_from(positions[row]).ok().filter(|position| *position < capacity)?;
-        if spec.pairing == RopePairing::None { Some(&[][..]) } else { table.get(position * d..(position + 1) * d) }
+        if spec.pairing == RopePairing::None {
+            Some(&[][..])
+        } else {
+            table.get(position * rotary..(position + 1) * rotary)
+        }
     };
     let queries = |row: usize, (qkv, q): &mut (&[f32], &mut [f32])| match angles(row) {
         Some(angles) => {
@@ -57,7 +62,7 @@ pub(crate) fn rope_append(
         else {
             continue;
         };
-        let (keys, values) = qkv[q_width..].split_at(kv_width);
+        let (keys, values) = qkv[q_width..q_width + spec.kv.parts() * kv_width].split_at(kv_width);
         let values = if spec.kv == KvSource::KeysAsValues { keys } else { values };
         for (head, (key, value)) in keys.chunks_exact(d).zip(values.chunks_exact(d)).enumerate() {
             let at = ((slot * spec.kv_heads + head) * capacity + position) * d;
@@ -75,13 +80,15 @@ pub(crate) fn rope_append(
     }
 }
 
-/// Norms and rotates one head in place; `angles` holds the cosines, then the sines.
+/// Norms one head in place and rotates its first elements, as many as `angles` has: the cosines, then
+/// the sines.
 fn prepare(head: &mut [f32], norm: &[f32], angles: &[f32], spec: &RopeSpec) {
     if let Some(bits) = spec.qk_norm_eps_bits {
         Level::best().run(NormRow { x: head, weight: norm, eps: f32::from_bits(bits) });
     }
-    let half = head.len() / 2;
-    let (cosines, sines) = angles.split_at(angles.len() / 2);
+    let half = angles.len() / 2;
+    let (cosines, sines) = angles.split_at(half);
+    let head = &mut head[..2 * half];
     let angles = cosines.iter().zip(sines);
     match spec.pairing {
         RopePairing::Half => {

@@ -10,6 +10,7 @@ mod attention;
 mod decode_attention;
 mod interleaved;
 mod conv;
+mod delta;
 mod gated_norm;
 mod linear;
 mod mamba;
@@ -18,6 +19,7 @@ mod norm;
 mod read;
 mod rope;
 mod sample;
+mod sigmoid_gate;
 mod support;
 mod value_embed;
 mod weight;
@@ -27,6 +29,8 @@ pub use activation::{gelu_mul, gelu_mul_table, relu2, silu_mul};
 pub use assign::{assign, int_zeros};
 pub use attention::{AttentionSpec, attention};
 pub use decode_attention::rope_attention;
+pub(crate) use delta::L2_EPS;
+pub use delta::{DeltaSpec, delta_rule};
 #[cfg(feature = "cube")]
 pub(crate) use linear::MATVEC_ROWS;
 pub use linear::{Fusion, Precision, dequantize, embedding, linear, linear_fused, linear_fusion};
@@ -34,13 +38,14 @@ pub use conv::{ConvSpec, MAX_TAPS, causal_conv};
 pub use gated_norm::{GateOrder, GatedNormSpec, gated_rms_norm};
 pub use mamba::{MambaSpec, mamba_scan};
 pub use moe::{MoeGatingSpec, MoeRoute, MoeScores, moe_gate, moe_linear, moe_linear_sum};
-pub use norm::{add_rms_norm, rms_norm};
+pub use norm::{add_rms_norm, rms_norm, rms_norm_add};
 pub use read::PendingRead;
 pub use rope::{KvSource, RopePairing, RopeSpec, rope_append};
 pub use sample::IN_PROMPT;
 pub use sample::{SAMPLE_PARAMS, SampleOutput, SampleSpec, SampleState, sample};
 pub use support::{multiplies, stores};
 pub use value_embed::add_value_embeds;
+pub use sigmoid_gate::{GateScope, sigmoid_gate};
 pub use weight::{MatrixSpec, Weight, is_cpu};
 
 #[cfg(feature = "cube")]
@@ -56,6 +61,8 @@ pub(crate) use linear::{FusionSpec, LinearOps};
 #[cfg(feature = "cube")]
 pub(crate) use conv::ConvOps;
 #[cfg(feature = "cube")]
+pub(crate) use delta::DeltaOps;
+#[cfg(feature = "cube")]
 pub(crate) use gated_norm::GatedNormOps;
 #[cfg(feature = "cube")]
 pub(crate) use mamba::MambaOps;
@@ -70,3 +77,5 @@ pub(crate) use rope::RopeOps;
 pub(crate) use sample::SampleOps;
 #[cfg(feature = "cube")]
 pub(crate) use value_embed::ValueEmbedOps;
+#[cfg(feature = "cube")]
+pub(crate) use sigmoid_gate::SigmoidGateOps;

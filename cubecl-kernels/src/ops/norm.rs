@@ -19,6 +19,15 @@ pub(crate) trait NormOps: Backend {
         weight: FloatTensor<Self>,
         eps: f32,
     ) -> (FloatTensor<Self>, FloatTensor<Self>);
+
+    /// `(residual + rms_norm(x)) * scale`.
+    fn rms_norm_add(
+        x: FloatTensor<Self>,
+        residual: FloatTensor<Self>,
+        weight: FloatTensor<Self>,
+        eps: f32,
+        scale: f32,
+    ) -> FloatTensor<Self>;
 }
 
 /// Root-mean-square norm (Zhang and Sennrich, 2019): `x * rsqrt(mean(x²) + eps) * weight`.
@@ -38,6 +47,20 @@ pub fn add_rms_norm(x: Tensor<2>, residual: Tensor<2>, weight: Tensor<1>, eps: f
     (Tensor::from_dispatch(sum), Tensor::from_dispatch(norm))
 }
 
+/// `(residual + rms_norm(x)) * scale`, in one pass: a block's output normed before it is added.
+///
+/// # Shapes
+/// x and residual `[m, hidden]`; returns `[m, hidden]`.
+pub fn rms_norm_add(x: Tensor<2>, residual: Tensor<2>, weight: Tensor<1>, eps: f32, scale: f32) -> Tensor<2> {
+    Tensor::from_dispatch(Dispatch::rms_norm_add(
+        x.into_dispatch(),
+        residual.into_dispatch(),
+        weight.into_dispatch(),
+        eps,
+        scale,
+    ))
+}
+
 impl NormOps for Flex {
     fn rms_norm(x: FlexTensor, weight: FlexTensor, eps: f32) -> FlexTensor {
         let mut x = tensor::contiguous(x);
@@ -53,5 +76,12 @@ impl NormOps for Flex {
         let mut norm = vec![0.0; shape[0] * shape[1]];
         flex::norm::add_rms_norm(tensor::f32s(&x), tensor::f32s_mut(&mut sum), tensor::f32s(&weight), eps, &mut norm);
         (sum, tensor::from_f32s(norm, shape))
+    }
+    fn rms_norm_add(x: FlexTensor, residual: FlexTensor, weight: FlexTensor, eps: f32, scale: f32) -> FlexTensor {
+        let mut sum = tensor::contiguous(residual);
+        let (mut x, weight) = (tensor::contiguous(x), tensor::contiguous(weight));
+        let (normed, weight) = (tensor::f32s_mut(&mut x), tensor::f32s(&weight));
+        flex::norm::rms_norm_add(normed, tensor::f32s_mut(&mut sum), weight, eps, scale);
+        sum
     }
 }

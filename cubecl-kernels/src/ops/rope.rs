@@ -85,9 +85,10 @@ pub(crate) trait RopeOps: Backend {
 /// values into the caches at their rows' slots and positions. The caches are written in place.
 ///
 /// # Shapes
-/// qkv `[m, (heads + 2 kv_heads) head_dim]` (or fewer, as [`KvSource`] says), norms `[head_dim]` (any tensor when off), table
-/// `[capacity, head_dim]` (cosines of the `head_dim / 2` frequencies, then sines), positions and
-/// slots `[m]` int32, caches `[slots, kv_heads, capacity, head_dim]`. Returns the queries
+/// qkv `[m, at least (heads + 2 kv_heads) head_dim]` (or fewer, as [`KvSource`] says; what follows is
+/// not read), norms `[head_dim]` (any tensor when off), table `[capacity, rotary]` (cosines of
+/// `rotary / 2` frequencies, then sines; the elements of a head from `rotary` on stay as they are),
+/// positions and slots `[m]` int32, caches `[slots, kv_heads, capacity, head_dim]`. Returns the queries
 /// `[m, heads head_dim]` float32 and the two caches.
 #[allow(clippy::too_many_arguments)]
 pub fn rope_append(
@@ -127,15 +128,18 @@ impl RopeOps for Flex {
         mut v_cache: FlexTensor,
         spec: RopeSpec,
     ) -> (FlexTensor, FlexTensor, FlexTensor) {
-        let [m, _] = tensor::dims(&qkv);
+        let [m, width] = tensor::dims(&qkv);
+        let [_, rotary] = tensor::dims(&table);
         let [_, _, capacity, _] = tensor::dims(&k_cache);
         let qkv = tensor::contiguous(qkv);
         let mut q = vec![0.0; m * spec.heads * spec.head_dim];
         flex::rope::rope_append(
             tensor::f32s(&qkv),
+            width,
             tensor::f32s(&q_norm),
             tensor::f32s(&k_norm),
             tensor::f32s(&table),
+            rotary,
             tensor::i32s(&positions),
             tensor::i32s(&slots),
             tensor::f32s_mut(&mut k_cache),

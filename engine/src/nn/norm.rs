@@ -38,6 +38,14 @@ impl RmsNorm {
         (self.weight.clone(), self.eps)
     }
 
+    /// Norms `x`, adds it to the residual stream and multiplies the sum by `scale`.
+    ///
+    /// # Shapes
+    /// both `[m, hidden_size]` float32.
+    pub fn add_normed(&self, x: Tensor<2>, residual: Tensor<2>, scale: f32) -> Tensor<2> {
+        ops::rms_norm_add(x, residual, self.weight.clone(), self.eps, scale)
+    }
+
     /// The weight, `[hidden_size]` float32.
     pub fn weight(&self) -> &Tensor<1> {
         &self.weight

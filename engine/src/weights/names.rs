@@ -36,6 +36,8 @@ const ARCHITECTURES: &[(&str, Table, Table)] = &[
     ("gemma4", GEMMA4_GLOBAL, GEMMA4_LAYER),
     ("nemotron_h", NEMOTRON_H_GLOBAL, NEMOTRON_H_LAYER),
     ("nemotron_h_moe", NEMOTRON_H_GLOBAL, NEMOTRON_H_LAYER),
+    ("qwen35", GLOBAL, QWEN35_LAYER),
+    ("qwen35moe", GLOBAL, QWEN35_LAYER),
 ];
 
 /// Names that files write without a suffix, where a stem alone is no name.
@@ -63,6 +65,8 @@ const GEMMA4_LAYER: Table = &[
     ("ffn_down_exps.scale", "router.per_expert_scale"),
     ("ffn_down_exps.weight", "experts.down_proj"),
     ("ffn_gate_up_exps.weight", "experts.gate_up_proj"),
+    ("ffn_gate_exps.weight", "experts.gate_proj"),
+    ("ffn_up_exps.weight", "experts.up_proj"),
 ];
 
 const NEMOTRON_H_GLOBAL: Table = &[("token_embd", "model.embeddings"), ("output_norm", "model.norm_f")];
@@ -92,6 +96,29 @@ const NEMOTRON_H_LAYER: Table = &[
     ("ffn_down_shexp", "mixer.shared_experts.down_proj"),
     ("ffn_latent_down", "mixer.fc1_latent_proj"),
     ("ffn_latent_up", "mixer.fc2_latent_proj"),
+];
+
+const QWEN35_LAYER: Table = &[
+    ("post_attention_norm", "post_attention_layernorm"),
+    ("attn_qkv", "linear_attn.in_proj_qkv"),
+    ("attn_gate", "linear_attn.in_proj_z"),
+    ("ssm_alpha", "linear_attn.in_proj_a"),
+    ("ssm_beta", "linear_attn.in_proj_b"),
+    ("ssm_conv1d", "linear_attn.conv1d"),
+    ("ssm_dt.bias", "linear_attn.dt_bias"),
+    // -exp(A_log), unlike the folder's `A_log`.
+    ("ssm_a", "linear_attn.A"),
+    ("ssm_norm", "linear_attn.norm"),
+    ("ssm_out", "linear_attn.out_proj"),
+    ("ffn_gate_inp", "mlp.gate"),
+    ("ffn_gate_up_exps.weight", "mlp.experts.gate_up_proj"),
+    ("ffn_gate_exps.weight", "mlp.experts.gate_proj"),
+    ("ffn_up_exps.weight", "mlp.experts.up_proj"),
+    ("ffn_down_exps.weight", "mlp.experts.down_proj"),
+    ("ffn_gate_inp_shexp", "mlp.shared_expert_gate"),
+    ("ffn_gate_shexp", "mlp.shared_expert.gate_proj"),
+    ("ffn_up_shexp", "mlp.shared_expert.up_proj"),
+    ("ffn_down_shexp", "mlp.shared_expert.down_proj"),
 ];
 
 /// The Hugging Face name of GGUF tensor `name` in a model of `architecture`.
@@ -179,6 +206,19 @@ mod tests {
             ("blk.4.ffn_up_exps.weight", "model.layers.4.mixer.experts.up_proj"),
         ] {
             assert_eq!(name("nemotron_h_moe", gguf), expected);
+        }
+        for (gguf, expected) in [
+            ("blk.0.attn_norm.weight", "model.layers.0.input_layernorm.weight"),
+            ("blk.0.post_attention_norm.weight", "model.layers.0.post_attention_layernorm.weight"),
+            ("blk.0.ssm_a", "model.layers.0.linear_attn.A"),
+            ("blk.0.ssm_dt.bias", "model.layers.0.linear_attn.dt_bias"),
+            ("blk.0.ssm_alpha.weight", "model.layers.0.linear_attn.in_proj_a.weight"),
+            ("blk.3.attn_q.weight", "model.layers.3.self_attn.q_proj.weight"),
+            ("blk.3.ffn_gate_inp_shexp.weight", "model.layers.3.mlp.shared_expert_gate.weight"),
+            ("blk.3.ffn_down_exps.weight", "model.layers.3.mlp.experts.down_proj"),
+            ("blk.4.nextn.eh_proj.weight", "blk.4.nextn.eh_proj.weight"),
+        ] {
+            assert_eq!(name("qwen35moe", gguf), expected);
         }
     }
 

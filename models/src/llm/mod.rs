@@ -6,4 +6,5 @@ pub(crate) mod mistral;
 pub(crate) mod parcae;
 pub(crate) mod nemotron_h;
 pub(crate) mod qwen3;
+pub(crate) mod qwen35;
 pub(crate) mod smollm3;

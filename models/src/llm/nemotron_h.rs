@@ -96,6 +96,8 @@ fn attention_config(config: &Config<'_>, hidden_size: usize) -> Result<Attention
         sliding_window: None,
         scale: (head_dim as f32).powf(-0.5),
         kv: KvSource::Projected,
+        norm_offset: 0.0,
+        output_gate: false,
     })
 }
 

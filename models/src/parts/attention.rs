@@ -1,11 +1,11 @@
 //! Grouped-query attention with rotary embedding over a key-value cache.
 
-use atelico_engine::load::Weights;
+use atelico_engine::load::{Rows, Weights};
 use atelico_engine::model::Step;
 use atelico_engine::nn::{Linear, RmsNorm, Rope};
 use atelico_engine::state::KvCache;
 use atelico_engine::{Error, Result};
-use atelico_kernels::ops::{AttentionSpec, KvSource, RopePairing, RopeSpec};
+use atelico_kernels::ops::{self, AttentionSpec, GateScope, KvSource, RopePairing, RopeSpec};
 use burn::tensor::Tensor;
 
 /// Shape and options of an attention layer.
@@ -20,6 +20,10 @@ pub(crate) struct AttentionConfig {
     /// Epsilon of the head norms (`q_norm`, `k_norm`), where there are any.
     pub(crate) qk_norm_eps: Option<f64>,
     pub(crate) sliding_window: Option<usize>,
+    /// Added to the weights of the head norms: 1 where they are stored as differences from it.
+    pub(crate) norm_offset: f32,
+    /// `q_proj` has rows for a gate after those of each query head, whose sigmoid scales the output.
+    pub(crate) output_gate: bool,
     /// Factor on the scores.
     pub(crate) scale: f32,
     /// Source of the keys and values.
@@ -37,6 +41,8 @@ pub(crate) struct Attention {
     rope: Rope,
     rope_spec: RopeSpec,
     spec: AttentionSpec,
+    /// Column of the merged projection where the output gate begins.
+    gate_offset: Option<usize>,
 }
 
 impl Attention {
@@ -54,15 +60,21 @@ impl Attention {
         }
         let kv = kv_heads * head_dim;
         let q = heads * head_dim;
-        let projections = [("q_proj", q), ("k_proj", kv), ("v_proj", kv)];
-        let projections = match config.kv {
-            KvSource::Projected | KvSource::NormedValues => &projections[..],
-            KvSource::KeysAsValues => &projections[..2],
-            KvSource::Shared => &projections[..1],
+        let (keys, values) = (Rows::all("k_proj", kv), Rows::all("v_proj", kv));
+        let gated = |range| Rows::of_each("q_proj", 2 * q, 2 * head_dim, range);
+        let queries = if config.output_gate { gated(0..head_dim) } else { Rows::all("q_proj", q) };
+        let mut projections = match config.kv {
+            KvSource::Projected | KvSource::NormedValues => vec![queries, keys, values],
+            KvSource::KeysAsValues => vec![queries, keys],
+            KvSource::Shared => vec![queries],
         };
-        let qkv_proj = weights.linear_fused(projections, hidden_size)?;
+        let gate_offset = config.output_gate.then_some(q + (projections.len() - 1) * kv);
+        if config.output_gate {
+            projections.push(gated(head_dim..2 * head_dim));
+        }
+        let qkv_proj = weights.linear_rows(&projections, hidden_size)?;
         let norm = |name, used: bool| match config.qk_norm_eps {
-            Some(_) if used => weights.vector(name, head_dim),
+            Some(_) if used => weights.vector(name, head_dim).map(|weight| weight + config.norm_offset),
             _ => Ok(Tensor::ones([head_dim], &weights.placement().device)),
         };
         Ok(Self {
@@ -87,12 +99,14 @@ impl Attention {
                 window: config.sliding_window,
                 consecutive: false,
             },
+            gate_offset,
         })
     }
 
     /// x `[m, hidden_size]`; returns `[m, hidden_size]`.
     pub(crate) fn forward(&self, x: Tensor<2>, step: &Step, cache: &mut KvCache) -> Tensor<2> {
-        let qkv = self.qkv_proj.forward(x); // [m, (heads + 2 kv_heads) head_dim], or fewer
+        // [m, (heads + 2 kv_heads) head_dim], or fewer; then the gate
+        let qkv = self.qkv_proj.forward(x);
         self.o_proj.forward(self.attend(qkv, step, cache))
     }
 
@@ -104,14 +118,14 @@ impl Attention {
         step: &Step,
         cache: &mut KvCache,
     ) -> Tensor<2> {
-        let qkv = self.qkv_proj.forward_normed(residual.clone(), norm); // [m, (heads + 2 kv_heads) head_dim]
+        let qkv = self.qkv_proj.forward_normed(residual.clone(), norm);
         let attended = self.attend(qkv, step, cache); // [m, heads head_dim]
         self.o_proj.forward_add(attended, residual)
     }
 
     fn attend(&self, qkv: Tensor<2>, step: &Step, cache: &mut KvCache) -> Tensor<2> {
-        cache.attend(
-            qkv,
+        let attended = cache.attend(
+            qkv.clone(),
             self.q_norm.clone(),
             self.k_norm.clone(),
             self.rope.table().clone(),
@@ -119,6 +133,10 @@ impl Attention {
             step.slots.clone(),
             self.rope_spec,
             AttentionSpec { consecutive: step.consecutive, ..self.spec },
-        )
+        );
+        match self.gate_offset {
+            Some(offset) => ops::sigmoid_gate(attended, qkv, offset, GateScope::Element),
+            None => attended,
+        }
     }
 }

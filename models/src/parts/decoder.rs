@@ -120,6 +120,8 @@ impl Decoder {
                     pairing: if options.no_rope { RopePairing::None } else { config.pairing },
                     qk_norm_eps: options.qk_norm.then_some(rms_norm_eps),
                     sliding_window: options.sliding_window,
+                    norm_offset: 0.0,
+                    output_gate: false,
                     scale: (config.head_dim as f32).powf(-0.5),
                     kv: KvSource::Projected,
                 };

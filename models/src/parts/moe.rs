@@ -64,7 +64,6 @@ impl Router {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum ExpertActivation {
     /// `silu(gate_proj(x)) * up_proj(x)`.
-    #[allow(dead_code, reason = "for Qwen 3.5")]
     SwiGlu,
     /// `gelu(gate_proj(x)) * up_proj(x)`.
     GeGlu,

@@ -46,9 +46,11 @@ fn check(spec: RopeSpec, m: usize) {
     let mut q = vec![f32::NAN; m * spec.heads * d];
     rope_append(
         &qkv,
+        width,
         &q_norm,
         &k_norm,
         &table,
+        d,
         &positions,
         &slots,
         &mut k_cache,
@@ -110,7 +112,7 @@ fn rows_outside_the_cache_are_idle() {
     let mut v_cache = k_cache.clone();
     let mut q = vec![f32::NAN; 4 * 8];
     let table = vec![1.0; capacity * 4];
-    rope_append(&qkv, &[], &[], &table, &positions, &slots, &mut k_cache, &mut v_cache, capacity, &spec, &mut q);
+    rope_append(&qkv, 16, &[], &[], &table, 4, &positions, &slots, &mut k_cache, &mut v_cache, capacity, &spec, &mut q);
     assert!(k_cache.iter().chain(&v_cache).all(|v| *v == 5.0));
     assert!(q[..16].iter().all(|v| *v == 0.0));
 }

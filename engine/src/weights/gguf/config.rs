@@ -2,6 +2,7 @@
 
 mod gemma4;
 mod nemotron_h;
+mod qwen35;
 
 use serde_json::{Map, Number, Value, json};
 
@@ -79,6 +80,9 @@ pub(crate) fn synthesize_config<'a>(
     }
     if nemotron_h::ARCHITECTURES.contains(&architecture) {
         nemotron_h::add(&keys, &mut config)?;
+    }
+    if qwen35::ARCHITECTURES.contains(&architecture) {
+        qwen35::add(&keys, &mut config)?;
     }
     let mut set = |key: &str, value: Value| drop(config.insert(key.to_owned(), value));
     for key in ["bos_token_id", "eos_token_id"] {

@@ -56,25 +56,29 @@ pub(super) struct LayerConfig {
 }
 
 impl Gemma4Config {
-    /// Reads `text_config`, or `config` itself in files without the multimodal parts.
+    /// Reads the settings of the text model.
     pub(super) fn new(config: &Config<'_>) -> Result<Self> {
-        let text = Config::new(config.value("text_config").unwrap_or(&Value::Null));
-        let config = if config.value("text_config").is_some() { &text } else { config };
+        let config = &config.text();
         for (key, known) in [("hidden_activation", "gelu_pytorch_tanh"), ("use_bidirectional_attention", "vision")] {
             match config.value(key) {
                 // Attention in both directions concerns the tokens of images only.
-                None | Some(Value::Bool(false)) => {}
+                None => {}
                 Some(Value::String(found)) if found == known => {}
                 Some(other) => return error(key, format!("is {other}; this architecture is known with `{known}`")),
             }
         }
-        let per_layer_input = match config.value("hidden_size_per_layer_input").and_then(Value::as_u64) {
-            None | Some(0) => None,
-            Some(_) => Some(PerLayerInputConfig {
-                size: config.size("hidden_size_per_layer_input")?,
-                vocab_size: config.size_or("vocab_size_per_layer_input", config.size("vocab_size")?)?,
+        let vocab_size = config.size("vocab_size")?;
+        let per_layer_input = match config.size_or_zero("hidden_size_per_layer_input")? {
+            0 => None,
+            size => Some(PerLayerInputConfig {
+                size,
+                vocab_size: config.size_or("vocab_size_per_layer_input", vocab_size)?,
             }),
         };
+        if let Some(input) = per_layer_input.filter(|input| input.vocab_size < vocab_size) {
+            let problem = format!("is {}, fewer than the {vocab_size} tokens", input.vocab_size);
+            return error("vocab_size_per_layer_input", problem);
+        }
         let moe = match config.flag_or("enable_moe_block", false)? {
             false => None,
             true => Some(MoeConfig {
@@ -89,7 +93,7 @@ impl Gemma4Config {
             None => error("rope_parameters", format!("lacks `{kind}`")),
         };
         Ok(Self {
-            vocab_size: config.size("vocab_size")?,
+            vocab_size,
             hidden_size: config.size("hidden_size")?,
             num_attention_heads: config.size("num_attention_heads")?,
             rms_norm_eps: config.positive_or("rms_norm_eps", 1e-6)?,
@@ -113,10 +117,7 @@ fn layers(config: &Config<'_>) -> Result<Vec<LayerConfig>> {
         return error("num_hidden_layers", format!("is {count}; expected at most {MAX_LAYERS}"));
     }
     let sliding = sliding(config, count)?;
-    let shared = match config.value("num_kv_shared_layers").and_then(Value::as_u64) {
-        None | Some(0) => 0,
-        Some(_) => config.size("num_kv_shared_layers")?,
-    };
+    let shared = config.size_or_zero("num_kv_shared_layers")?;
     if shared >= count {
         return error("num_kv_shared_layers", format!("is {shared}, of {count} layers"));
     }
@@ -125,62 +126,72 @@ fn layers(config: &Config<'_>) -> Result<Vec<LayerConfig>> {
     let widths = per_layer(config, "intermediate_size", count)?;
     let double_wide = config.flag_or("use_double_wide_mlp", false)?;
     let k_eq_v = config.flag_or("attention_k_eq_v", false)?;
-    (0..count)
-        .map(|layer| {
-            let full = Full { config, layer, k_eq_v };
-            let is_shared = layer >= first_shared;
-            let kv_layer = match is_shared {
-                false => layer,
-                true => (0..first_shared).rev().find(|&owner| sliding[owner] == sliding[layer]).ok_or_else(|| {
-                    let problem = format!("is {shared}: layer {layer} has no earlier layer to share with");
-                    Error::Config { key: "num_kv_shared_layers".into(), problem }
-                })?,
-            };
-            Ok(LayerConfig {
-                sliding_window: if sliding[layer] { Some(config.size("sliding_window")?) } else { None },
-                head_dim: if sliding[layer] { config.size("head_dim")? } else { full.head_dim()? },
-                num_key_value_heads: if sliding[layer] { kv_heads[layer] } else { full.kv_heads(kv_heads[layer])? },
-                kv: match (is_shared, !sliding[layer] && k_eq_v) {
-                    (true, _) => KvSource::Shared,
-                    (false, true) => KvSource::KeysAsValues,
-                    (false, false) => KvSource::NormedValues,
-                },
-                kv_layer,
-                intermediate_size: widths[layer] * if double_wide && is_shared { 2 } else { 1 },
-            })
+    let layer = |layer: usize| {
+        let (head_dim, num_key_value_heads) = heads(config, layer, sliding[layer], kv_heads[layer])?;
+        let is_shared = layer >= first_shared;
+        let kv_layer = match is_shared {
+            false => layer,
+            true => (0..first_shared).rev().find(|&owner| sliding[owner] == sliding[layer]).ok_or_else(|| {
+                let problem = format!("is {shared}: layer {layer} has no earlier layer to share with");
+                Error::Config { key: "num_kv_shared_layers".into(), problem }
+            })?,
+        };
+        Ok(LayerConfig {
+            sliding_window: if sliding[layer] { Some(config.size("sliding_window")?) } else { None },
+            head_dim,
+            num_key_value_heads,
+            kv: match (is_shared, !sliding[layer] && k_eq_v) {
+                (true, _) => KvSource::Shared,
+                (false, true) => KvSource::KeysAsValues,
+                (false, false) => KvSource::NormedValues,
+            },
+            kv_layer,
+            intermediate_size: widths[layer] * if double_wide && is_shared { 2 } else { 1 },
         })
-        .collect()
+    };
+    let layers = (0..count).map(layer).collect::<Result<Vec<_>>>()?;
+    check_heads(&layers)?;
+    Ok(layers)
 }
 
-/// A layer with full attention, whose heads have a size and number of their own: transformers 4 has
-/// keys for all such layers, transformers 5 lists them layer by layer.
-struct Full<'a> {
-    config: &'a Config<'a>,
-    layer: usize,
-    k_eq_v: bool,
-}
-
-impl Full<'_> {
-    fn listed(&self, key: &str) -> Result<Option<usize>> {
-        let Some(list) = self.config.value("per_layer_config") else { return Ok(None) };
-        let empty = Value::Null;
-        let entry = Config::new(list.get(self.layer.to_string()).unwrap_or(&empty));
-        let common = || if key == "head_dim" { self.config.size(key).map(Some) } else { Ok(None) };
-        if entry.value(key).is_some() { entry.size(key).map(Some) } else { common() }
-    }
-
-    fn head_dim(&self) -> Result<usize> {
-        match self.listed("head_dim")? {
-            Some(head_dim) => Ok(head_dim),
-            None => self.config.size_or("global_head_dim", 512),
+/// Layers of one kind share a rotary embedding, and some their keys and values: their heads must be
+/// alike.
+fn check_heads(layers: &[LayerConfig]) -> Result<()> {
+    for (index, layer) in layers.iter().enumerate() {
+        let alike = layers.iter().find(|other| other.sliding_window.is_some() == layer.sliding_window.is_some());
+        if let Some(other) = alike.filter(|other| other.head_dim != layer.head_dim) {
+            let problem = format!("is {} in layer {index}, {} in others of its kind", layer.head_dim, other.head_dim);
+            return error("head_dim", problem);
+        }
+        let (heads, owned) = (layer.num_key_value_heads, layers[layer.kv_layer].num_key_value_heads);
+        if heads != owned {
+            let problem = format!("is {heads} in layer {index}, which reads the {owned} of layer {}", layer.kv_layer);
+            return error("num_key_value_heads", problem);
         }
     }
+    Ok(())
+}
 
-    fn kv_heads(&self, default: usize) -> Result<usize> {
-        match self.listed("num_key_value_heads")? {
-            Some(heads) => Ok(heads),
-            None if self.k_eq_v => self.config.size_or("num_global_key_value_heads", default),
-            None => Ok(default),
+/// Size and number of a layer's key-value heads. Transformers 4 has keys for all layers with full
+/// attention, transformers 5 lists what departs from the common keys layer by layer.
+fn heads(config: &Config<'_>, layer: usize, sliding: bool, kv_heads: usize) -> Result<(usize, usize)> {
+    let listed = config.value("per_layer_config").map(|list| list.get(layer.to_string()).unwrap_or(&Value::Null));
+    match listed {
+        Some(entry) => {
+            let known = ["head_dim", "num_key_value_heads"];
+            if let Some(key) = entry.as_object().and_then(|entry| entry.keys().find(|key| !known.contains(&&***key))) {
+                let problem = format!("sets `{key}` of layer {layer}; known: {}", known.join(", "));
+                return error("per_layer_config", problem);
+            }
+            let entry = Config::new(entry);
+            let head_dim = entry.size_or("head_dim", config.size("head_dim")?)?;
+            Ok((head_dim, entry.size_or("num_key_value_heads", kv_heads)?))
+        }
+        None if sliding => Ok((config.size("head_dim")?, kv_heads)),
+        None => {
+            let head_dim = config.size_or("global_head_dim", 512)?;
+            let own = config.flag_or("attention_k_eq_v", false)?;
+            Ok((head_dim, if own { config.size_or("num_global_key_value_heads", kv_heads)? } else { kv_heads }))
         }
     }
 }
@@ -216,3 +227,7 @@ fn per_layer(config: &Config<'_>, key: &str, count: usize) -> Result<Vec<usize>>
 fn error<T>(key: &str, problem: String) -> Result<T> {
     Err(Error::Config { key: key.into(), problem })
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::panic)]
+mod tests;

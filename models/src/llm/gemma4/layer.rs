@@ -40,6 +40,8 @@ impl Layer {
             sliding_window: layer.sliding_window,
             scale: 1.0,
             kv: layer.kv,
+            norm_offset: 0.0,
+            output_gate: false,
         };
         let per_layer_input = |size| -> Result<PerLayerInput> {
             Ok(PerLayerInput {
@@ -78,11 +80,12 @@ impl Layer {
         if let Some(moe) = &self.moe {
             update = moe.forward(x.clone(), update);
         }
-        let mut x = x + self.post_feedforward_layernorm.forward(update);
-        if let (Some(input), Some(inputs)) = (&self.per_layer_input, per_layer_inputs) {
-            x = input.forward(x, inputs);
+        // The layer's scalar rides in its last addition.
+        let norm = &self.post_feedforward_layernorm;
+        match (&self.per_layer_input, per_layer_inputs) {
+            (Some(input), Some(inputs)) => input.forward(norm.add_normed(update, x, 1.0), inputs, self.layer_scalar),
+            _ => norm.add_normed(update, x, self.layer_scalar),
         }
-        x * self.layer_scalar
     }
 }
 
@@ -135,7 +138,8 @@ impl Moe {
     fn forward(&self, x: Tensor<2>, dense: Tensor<2>) -> Tensor<2> {
         let route = self.router.forward(self.router_norm.forward(x.clone()));
         let experts = self.experts.forward(self.pre_feedforward_layernorm_2.forward(x), &route);
-        self.post_feedforward_layernorm_1.forward(dense) + self.post_feedforward_layernorm_2.forward(experts)
+        let dense = self.post_feedforward_layernorm_1.forward(dense);
+        self.post_feedforward_layernorm_2.add_normed(experts, dense, 1.0)
     }
 }
 
@@ -150,9 +154,9 @@ struct PerLayerInput {
 }
 
 impl PerLayerInput {
-    /// x `[m, hidden_size]`, inputs `[m, layers size]`.
-    fn forward(&self, x: Tensor<2>, inputs: &Tensor<2>) -> Tensor<2> {
+    /// x `[m, hidden_size]`, inputs `[m, layers size]`; returns the sum times `scale`.
+    fn forward(&self, x: Tensor<2>, inputs: &Tensor<2>, scale: f32) -> Tensor<2> {
         let gated = ops::gelu_mul_table(self.gate.forward(x.clone()), inputs.clone(), self.offset); // [m, size]
-        x + self.norm.forward(self.projection.forward(gated))
+        self.norm.add_normed(self.projection.forward(gated), x, scale)
     }
 }

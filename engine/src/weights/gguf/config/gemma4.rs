@@ -22,8 +22,10 @@ pub(super) fn add<'a>(
     set("head_dim", keys.required("attention.key_length_swa")?.into());
     set("global_head_dim", keys.required("attention.key_length")?.into());
     let is_full = sliding.iter().enumerate().filter(|(_, sliding)| !**sliding);
-    let lacks_values = |(layer, _): (usize, &bool)| tensor(&format!("blk.{layer}.attn_v.weight")).is_none();
-    set("attention_k_eq_v", is_full.map(lacks_values).any(|lacks| lacks).into());
+    // Layers that read the keys and values of others have neither projection.
+    let has = |layer: usize, stem: &str| tensor(&format!("blk.{layer}.{stem}.weight")).is_some();
+    let k_eq_v = is_full.map(|(layer, _)| layer).any(|layer| has(layer, "attn_k") && !has(layer, "attn_v"));
+    set("attention_k_eq_v", k_eq_v.into());
 
     let rope = |kind: &str, theta: Value| json!({ "rope_type": kind, "rope_theta": theta });
     let theta = |key: &str, default: f64| Ok(keys.float(key)?.unwrap_or_else(|| json!(default)));
