@@ -18,6 +18,7 @@ pub struct DecodeState {
 
 /// What one layer remembers.
 #[derive(Debug)]
+#[allow(clippy::large_enum_variant, reason = "there is one of these a layer")]
 pub enum LayerState {
     /// Keys and values of every position.
     Kv(KvCache),

@@ -115,6 +115,7 @@ fn mamba_config(config: &Config<'_>, hidden_size: usize) -> Result<Mamba2Config>
 }
 
 #[derive(Debug)]
+#[allow(clippy::large_enum_variant, reason = "there is one of these a layer")]
 enum Mixer {
     Mamba(Mamba2),
     Attention(Attention),
