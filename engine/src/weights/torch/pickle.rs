@@ -388,7 +388,7 @@ impl<'a> Machine<'a, '_> {
     }
 
     fn into_tensors(mut self, result: Id) -> Result<Vec<(&'a str, View<'a>)>, WeightError> {
-        let items = match std::mem::replace(&mut self.objects[result as usize], Object::None) {
+        let items = match std::mem::replace(&mut self.objects[result as usize], Object::Dict(Vec::new())) {
             Object::Dict(items) => items,
             other => return Err(self.error(format!("the file holds {}; a dict of tensors is read", other.kind()))),
         };
