@@ -388,9 +388,9 @@ impl<'a> Machine<'a, '_> {
     }
 
     fn into_tensors(mut self, result: Id) -> Result<Vec<(&'a str, View<'a>)>, WeightError> {
-        let Object::Dict(items) = std::mem::replace(&mut self.objects[result as usize], Object::None) else {
-            let kind = self.object(result).kind();
-            return Err(self.error(format!("the file holds {kind}; a dict of tensors is read")));
+        let items = match std::mem::replace(&mut self.objects[result as usize], Object::Dict(Vec::new())) {
+            Object::Dict(items) => items,
+            other => return Err(self.error(format!("the file holds {}; a dict of tensors is read", other.kind()))),
         };
         if items.len() as u64 > MAX_TENSORS {
             let (file, found) = (self.file.to_path_buf(), items.len() as u64);
