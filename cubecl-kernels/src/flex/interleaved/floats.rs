@@ -111,8 +111,8 @@ fn product<S: Dots, const N: usize>(simd: S, words: &[Line], x: &[[f32; N]]) -> 
     for (words, x) in words.as_chunks::<2>().0.iter().zip(x.as_chunks::<4>().0) {
         for i in 0..2 {
             let pair = simd.load_words(&words[i]);
-            let low = simd.from_bits(simd.shl(pair, simd.splat_i32(16)));
-            let high = simd.from_bits(simd.and(pair, high));
+            let low = simd.bits_as_f32(simd.shl(pair, simd.splat_i32(16)));
+            let high = simd.bits_as_f32(simd.and(pair, high));
             let part = if N == 1 { 2 * i } else { 0 };
             for n in 0..N {
                 sums[part][n] = simd.fma(low, simd.splat(x[2 * i][n]), sums[part][n]);
