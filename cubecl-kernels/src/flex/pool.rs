@@ -129,7 +129,7 @@ impl Pool {
         let mut turns = 0u32;
         while self.state.load(Ordering::Acquire) & AT_WORK != 0 {
             turns += 1;
-            if turns % 4096 == 0 { std::thread::yield_now() } else { spin_loop() }
+            if turns.is_multiple_of(4096) { std::thread::yield_now() } else { spin_loop() }
         }
         if let Some(panic) = self.panic.lock().unwrap_or_else(PoisonError::into_inner).take() {
             resume_unwind(panic);

@@ -1,8 +1,6 @@
 //! Products with interleaved bfloat16.
 #![allow(clippy::needless_range_loop)]
 
-use half::bf16;
-
 use super::layout::Interleaved;
 use super::memory::Line;
 use super::product::{WIDE, store};
@@ -29,10 +27,7 @@ impl Activations {
         if m > WIDE
             && let Some(proof) = level.bf16()
         {
-            let pair = |x: &[f32], at: usize| {
-                u32::from(bf16::from_f32(x[2 * at]).to_bits())
-                    | u32::from(bf16::from_f32(x[2 * at + 1]).to_bits()) << 16
-            };
+            let pair = |x: &[f32], at: usize| bf16_bits(x[2 * at]) | bf16_bits(x[2 * at + 1]) << 16;
             return Self::Pairs(proof, panels(x, cols, cols / 2, pair));
         }
         Self::Wide(panels(x, cols, cols, |x, at| x[at]))
@@ -58,6 +53,13 @@ impl Activations {
             }
         }
     }
+}
+
+/// The bits of the nearest bfloat16, ties to even, without a branch.
+fn bf16_bits(x: f32) -> u32 {
+    let bits = x.to_bits();
+    let rounded = bits.wrapping_add(0x7fff + (bits >> 16 & 1)) >> 16;
+    if x.is_nan() { 0x7fc0 } else { rounded }
 }
 
 /// Panels `[length, WIDE]` of `element(row, i)`.
@@ -109,8 +111,8 @@ fn product<S: Dots, const N: usize>(simd: S, words: &[Line], x: &[[f32; N]]) -> 
     for (words, x) in words.as_chunks::<2>().0.iter().zip(x.as_chunks::<4>().0) {
         for i in 0..2 {
             let pair = simd.load_words(&words[i]);
-            let low = simd.from_bits(simd.shl(pair, simd.splat_i32(16)));
-            let high = simd.from_bits(simd.and(pair, high));
+            let low = simd.bits_as_f32(simd.shl(pair, simd.splat_i32(16)));
+            let high = simd.bits_as_f32(simd.and(pair, high));
             let part = if N == 1 { 2 * i } else { 0 };
             for n in 0..N {
                 sums[part][n] = simd.fma(low, simd.splat(x[2 * i][n]), sums[part][n]);

@@ -116,7 +116,7 @@ impl Interleaved {
     pub(crate) fn new(format: Format, rows: usize, cols: usize, bytes: &[u8]) -> Option<Self> {
         let fields = fields(format)?;
         let row_bytes = format.row_bytes(cols)?;
-        if bytes.len() != rows.checked_mul(row_bytes)? || cols == 0 || cols % fields.len != 0 {
+        if bytes.len() != rows.checked_mul(row_bytes)? || cols == 0 || !cols.is_multiple_of(fields.len) {
             return None;
         }
         let blocks = cols / fields.len;

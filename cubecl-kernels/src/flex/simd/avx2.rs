@@ -247,7 +247,7 @@ impl Dots for Avx2 {
         on!([_mm256_loadu_si256(from.as_ptr().cast()), _mm256_loadu_si256(from[8..].as_ptr().cast())])
     }
     #[inline(always)]
-    fn from_bits(self, bits: I) -> F {
+    fn bits_as_f32(self, bits: I) -> F {
         on!([_mm256_castsi256_ps(bits[0]), _mm256_castsi256_ps(bits[1])])
     }
     #[inline(always)]

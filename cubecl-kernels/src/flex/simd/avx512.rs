@@ -202,7 +202,7 @@ impl Dots for Avx512 {
         on!(_mm512_loadu_si512(from.as_ptr().cast()))
     }
     #[inline(always)]
-    fn from_bits(self, bits: __m512i) -> __m512 {
+    fn bits_as_f32(self, bits: __m512i) -> __m512 {
         on!(_mm512_castsi512_ps(bits))
     }
     #[inline(always)]

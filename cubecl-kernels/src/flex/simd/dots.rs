@@ -13,7 +13,7 @@ pub(crate) trait Dots: Simd {
     /// Reads sixteen words.
     fn load_words(self, from: &Words) -> Self::I;
     /// The bits of f32 as such.
-    fn from_bits(self, bits: Self::I) -> Self::F;
+    fn bits_as_f32(self, bits: Self::I) -> Self::F;
     /// Lane by lane sum.
     fn add_i32(self, a: Self::I, b: Self::I) -> Self::I;
     /// Reads sixteen u16, zero-extended.

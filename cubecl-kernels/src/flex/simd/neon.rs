@@ -254,7 +254,7 @@ impl Dots for Neon {
         on!(from_fn(|i| vreinterpretq_s32_u32(vld1q_u32(from[4 * i..].as_ptr()))))
     }
     #[inline(always)]
-    fn from_bits(self, bits: I) -> F {
+    fn bits_as_f32(self, bits: I) -> F {
         on!(from_fn(|i| vreinterpretq_f32_s32(bits[i])))
     }
     #[inline(always)]

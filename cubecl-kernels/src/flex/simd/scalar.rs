@@ -139,7 +139,7 @@ impl Dots for Scalar {
         from.map(u32::cast_signed)
     }
     #[inline(always)]
-    fn from_bits(self, bits: Self::I) -> Unit {
+    fn bits_as_f32(self, bits: Self::I) -> Unit {
         from_fn(|i| f32::from_bits(bits[i].cast_unsigned()))
     }
     #[inline(always)]
