@@ -112,7 +112,7 @@ fn device_copy(device: &Device) -> Option<f64> {
         Some(start.elapsed())
     };
     // Builds the kernel, allocates, and tells whether the device does what it is asked to.
-    let last = copy(sources.first()?).slice([ELEMENTS - 1..ELEMENTS]).try_into_data().ok()?;
+    let last = copy(sources.first()?).narrow(0, ELEMENTS - 1, 1).try_into_data().ok()?;
     if last.try_to_vec::<f32>().ok()? != [1.0] {
         return None;
     }
