@@ -31,6 +31,8 @@ struct Plan {
     heads: u32,
     kv_heads: u32,
     d: u32,
+    /// Leading elements of a head that are rotated.
+    rotary: u32,
     /// Query heads of a cube, all of one key-value head.
     group: u32,
     /// Elements of a cache load.
@@ -46,7 +48,14 @@ struct Plan {
 }
 
 impl Plan {
-    fn new(attention: &AttentionSpec, rope: &RopeSpec, dtype: DType, plane: u32, splits: usize) -> Self {
+    fn new(
+        attention: &AttentionSpec,
+        rope: &RopeSpec,
+        rotary: usize,
+        dtype: DType,
+        plane: u32,
+        splits: usize,
+    ) -> Self {
         let AttentionSpec { heads, kv_heads, head_dim, window, .. } = *attention;
         let width = if dtype.size() == 2 { 8 } else { 4 };
         // The largest power of two that divides a head's loads.
@@ -60,6 +69,7 @@ impl Plan {
             heads: heads as u32,
             kv_heads: kv_heads as u32,
             d: head_dim as u32,
+            rotary: rotary as u32,
             group: group as u32,
             width: width as u32,
             lanes: lanes as u32,
@@ -107,13 +117,14 @@ impl DecodeAttentionOps for CubeBackend {
         attention: AttentionSpec,
     ) -> (CubeTensor, CubeTensor, CubeTensor) {
         let qkv = contiguous(qkv);
-        let [rows, _] = dims(&qkv);
+        let [rows, width] = dims(&qkv);
+        let [_, rotary] = dims(&table);
         let [_, _, capacity, _] = dims(&k_cache);
         let AttentionSpec { heads, kv_heads, head_dim, scale, window, .. } = attention;
         let reach = window.unwrap_or(capacity).min(capacity);
         let processors = qkv.client.properties().hardware.num_streaming_multiprocessors.unwrap_or(16) as usize;
         let splits = (2 * processors / (kv_heads * rows)).clamp(1, MAX_SPLITS).min(reach.div_ceil(MIN_KEYS));
-        let plan = Plan::new(&attention, &rope, k_cache.dtype, plane_size(&qkv), splits);
+        let plan = Plan::new(&attention, &rope, rotary, k_cache.dtype, plane_size(&qkv), splits);
         let out = empty(&qkv, [rows, heads * head_dim], DType::F32);
         let (partial, stats) = if splits > 1 {
             (
@@ -144,6 +155,7 @@ impl DecodeAttentionOps for CubeBackend {
                 v_cache.clone().into_buffer_arg(),
                 partial.clone().into_buffer_arg(),
                 stats.clone().into_buffer_arg(),
+                width as u32,
                 capacity as u32,
                 scale,
                 rope.qk_norm_eps_bits.map_or(0.0, f32::from_bits),
@@ -225,34 +237,37 @@ fn prepare<N: Size>(
             a = a * norm_weight[(e / 4) as usize] * Vector::new(scale);
         }
         if comptime!(matches!(plan.pairing, RopePairing::Half)) {
-            let half = comptime!(d / 2);
+            let half = comptime!(plan.rotary / 2);
             let first = e < half;
-            let partner = select(first, e + half, e - half);
+            let turned = e < plan.rotary;
+            let partner = select(turned, select(first, e + half, e - half), e);
             let mut b = qkv[((base + partner) / 4) as usize];
             if comptime!(plan.norm) {
                 b = b * norm_weight[(partner / 4) as usize] * Vector::new(scale);
             }
-            let pair = select(first, e, partner);
-            let cos = table[((position * d + pair) / 4) as usize];
-            let sin = table[((position * d + half + pair) / 4) as usize];
+            let pair = select(turned, select(first, e, partner), 0u32);
+            let cos = table[((position * plan.rotary + pair) / 4) as usize];
+            let sin = table[((position * plan.rotary + half + pair) / 4) as usize];
             let sign = select(first, -1.0f32, 1.0f32);
             #[unroll]
             for j in 0..4usize {
-                out[comptime!((at + i * 4) as usize + j)] =
-                    a.extract(j) * cos.extract(j) + sign * b.extract(j) * sin.extract(j);
+                let value = a.extract(j) * cos.extract(j) + sign * b.extract(j) * sin.extract(j);
+                out[comptime!((at + i * 4) as usize + j)] = select(turned, value, a.extract(j));
             }
         } else if comptime!(matches!(plan.pairing, RopePairing::Interleaved)) {
             // Two pairs, whose cosines are one half of a vector.
-            let cos = table[((position * d + e / 2) / 4) as usize];
-            let sin = table[((position * d + comptime!(d / 2) + e / 2) / 4) as usize];
+            let turned = e < plan.rotary;
+            let pair = select(turned, e / 2, 0u32);
+            let cos = table[((position * plan.rotary + pair) / 4) as usize];
+            let sin = table[((position * plan.rotary + comptime!(plan.rotary / 2) + pair) / 4) as usize];
             let low = (e / 2) % 4 == 0;
             #[unroll]
             for j in 0..2usize {
                 let c = select(low, cos.extract(j), cos.extract(comptime!(j + 2)));
                 let s = select(low, sin.extract(j), sin.extract(comptime!(j + 2)));
                 let (x, y) = (a.extract(comptime!(2 * j)), a.extract(comptime!(2 * j + 1)));
-                out[comptime!((at + i * 4) as usize + 2 * j)] = x * c - y * s;
-                out[comptime!((at + i * 4) as usize + 2 * j + 1)] = x * s + y * c;
+                out[comptime!((at + i * 4) as usize + 2 * j)] = select(turned, x * c - y * s, x);
+                out[comptime!((at + i * 4) as usize + 2 * j + 1)] = select(turned, x * s + y * c, y);
             }
         } else {
             #[unroll]
@@ -283,6 +298,7 @@ fn attend<F: Float, N: Size, W: Size>(
     v_cache: &mut [Vector<F, W>],
     out: &mut [f32],
     stats: &mut [f32],
+    width: u32,
     capacity: u32,
     scale: f32,
     eps: f32,
@@ -303,7 +319,7 @@ fn attend<F: Float, N: Size, W: Size>(
     if begin <= position {
         let lane = UNIT_POS_X % plan.lanes;
         let sub = UNIT_POS_Y * comptime!(plan.plane / plan.lanes) + UNIT_POS_X / plan.lanes;
-        let qkv_row = row * comptime!((plan.heads + 2 * plan.kv_heads) * plan.d);
+        let qkv_row = row * width;
 
         let mut q = Array::<f32>::new(comptime!((plan.group * plan.slice()) as usize));
         #[unroll]

@@ -124,31 +124,16 @@ fn matvec_plan(x: &CubeTensor, spec: MatrixSpec, m: usize, fusion: FusionSpec) -
     // A chunk of a packed format is several loads, and many instructions.
     let per_unit = if packed { 1 } else { 2 };
     let split = (chunks / (plane * per_unit)).clamp(1, PLANES);
-    let rows_per_plane = if m >= 4 || (packed && rows >= 8192) { 4 } else { 2 };
-    let (mut split, mut rows_per_plane, mut planes) = (split, rows_per_plane, PLANES / split * split);
-    if let Ok(t) = std::env::var("ATELICO_MV") {
-        for part in t.split(';') {
-            let v = part.split(',').collect::<Vec<_>>();
-            let n = |i: usize| v[i].parse::<u32>().unwrap();
-            let hit = (v[0] == "g" && fusion.gated)
-                || (v[0] == "r" && fusion.residual && cols <= 4096)
-                || (v[0] == "d" && fusion.residual && cols > 4096)
-                || (v[0] == "q" && !fusion.gated && !fusion.residual && rows < 20000)
-                || (v[0] == "h" && rows > 20000 && !fusion.gated);
-            if hit {
-                rows_per_plane = n(1);
-                split = n(2).min(chunks.div_ceil(plane));
-                planes = n(3) / split * split;
-            }
-        }
-    }
+    // Rows that share loads of x, where enough planes are left to fill the device.
+    let loads = rows as u32 * chunks;
+    let rows_per_plane = if m >= 4 || loads >= if packed { 400_000 } else { 700_000 } { 4 } else { 2 };
     MatvecPlan {
         format,
         m: m as u32,
         chunks,
         split,
         rows: rows_per_plane,
-        planes,
+        planes: PLANES / split * split,
         plane,
         native_half: native_half(x),
         norm: fusion.norm_eps.is_some(),

@@ -28,8 +28,8 @@ pub(crate) trait DecodeAttentionOps: Backend {
 /// [`rope_append`], then [`attention`]; on a GPU rows of a decode step take one kernel for both.
 ///
 /// # Shapes
-/// As of these two: qkv `[m, (heads + 2 kv_heads) head_dim]`, norms `[head_dim]`, table
-/// `[capacity, head_dim]`, positions and slots `[m]` int32, caches
+/// As of these two: qkv `[m, (heads + 2 kv_heads) head_dim]` or wider, norms `[head_dim]`, table
+/// `[capacity, rotated]`, positions and slots `[m]` int32, caches
 /// `[slots, kv_heads, capacity, head_dim]`. Returns `[m, heads head_dim]` and the caches, written in
 /// place.
 #[allow(clippy::too_many_arguments)]
@@ -45,7 +45,9 @@ pub fn rope_attention(
     rope: RopeSpec,
     spec: AttentionSpec,
 ) -> (Tensor<2>, Tensor<4>, Tensor<4>) {
-    let one_kernel = rope.kv == KvSource::Projected && spec.head_dim % 8 == 0;
+    // Its loads are four elements wide.
+    let widths = [spec.head_dim / 2, table.dims()[1] / 2, qkv.dims()[1]];
+    let one_kernel = rope.kv == KvSource::Projected && widths.iter().all(|width| width % 4 == 0);
     if one_kernel && !spec.consecutive && !is_cpu(&qkv.device()) {
         let (out, k, v) = Dispatch::decode_attention(
             qkv.into_dispatch(),

@@ -16,7 +16,7 @@ use atelico_kernels::ops::{KvSource, RopePairing};
 use burn::tensor::Tensor;
 use serde_json::Value;
 
-use crate::parts::{Attention, AttentionConfig, Mamba2, Mamba2Config, Relu2Mlp, Residual};
+use crate::parts::{Attention, AttentionConfig, Mamba2, Mamba2Config, Relu2Mlp};
 
 use self::moe::Moe;
 
@@ -199,19 +199,19 @@ impl LanguageModel for NemotronH {
     }
 
     fn forward(&self, step: &Step, state: &mut DecodeState) -> Tensor<2> {
-        let mut residual = Residual::new(self.embeddings.forward(step.tokens.clone())); // [m, hidden_size]
-        for (layer, memory) in self.layers.iter().zip(&mut state.layers) {
-            let x = residual.normed(&layer.norm);
-            residual.add(match &layer.mixer {
-                Mixer::Mamba(mamba) => mamba.forward(x, step, memory.recurrent()),
-                Mixer::Attention(attention) => attention.forward(x, step, memory.kv()),
-                Mixer::Mlp(mlp) => mlp.forward(x),
-                Mixer::Moe(moe) => moe.forward(x),
-            });
+        let mut residual = self.embeddings.forward(step.tokens.clone()); // [m, hidden_size]
+        for (Layer { norm, mixer }, memory) in self.layers.iter().zip(&mut state.layers) {
+            residual = match mixer {
+                Mixer::Mamba(mamba) => mamba.forward_residual(residual, norm, step, memory.recurrent()),
+                Mixer::Attention(attention) => attention.forward_residual(residual, norm, step, memory.kv()),
+                Mixer::Mlp(mlp) => mlp.forward_residual(residual, norm),
+                Mixer::Moe(moe) => moe.forward(norm.forward(residual.clone())) + residual,
+            };
         }
         if step.logits == LogitRows::Last {
-            residual = residual.last_row();
+            let m = residual.dims()[0];
+            residual = residual.narrow(0, m - 1, 1);
         }
-        self.lm_head.forward(residual.normed(&self.norm_f)) // [rows, vocab_size]
+        self.lm_head.forward_normed(residual, &self.norm_f) // [rows, vocab_size]
     }
 }

@@ -17,7 +17,7 @@ use burn::tensor::Tensor;
 
 use self::config::{FeedForwardConfig, Qwen35Config};
 use self::moe::SparseMoe;
-use crate::parts::{Attention, GatedDeltaNet, SwiGlu, add_norm};
+use crate::parts::{Attention, GatedDeltaNet, SwiGlu};
 
 /// Where the language model lies: in multimodal checkpoints, and in others.
 const PREFIXES: [&str; 2] = ["model.language_model", "model"];
@@ -118,28 +118,22 @@ impl LanguageModel for Qwen35 {
 
     fn forward(&self, step: &Step, state: &mut DecodeState) -> Tensor<2> {
         let mut residual = self.embed_tokens.forward(step.tokens.clone()); // [m, hidden_size]
-        // What the previous layer adds to the residual stream; the addition rides in the next norm.
-        let mut update: Option<Tensor<2>> = None;
         for (layer, memory) in self.layers.iter().zip(&mut state.layers) {
-            let x;
-            (residual, x) = add_norm(&layer.input_layernorm, update, residual);
-            let mixed = match &layer.mixer {
-                Mixer::Linear(delta_net) => delta_net.forward(x, step, memory.recurrent()),
-                Mixer::Full(attention) => attention.forward(x, step, memory.kv()),
+            let norm = &layer.input_layernorm;
+            residual = match &layer.mixer {
+                Mixer::Linear(delta_net) => delta_net.forward_residual(residual, norm, step, memory.recurrent()),
+                Mixer::Full(attention) => attention.forward_residual(residual, norm, step, memory.kv()),
             };
-            let x;
-            (residual, x) = layer.post_attention_layernorm.forward_add(mixed, residual);
-            update = Some(match &layer.mlp {
-                FeedForward::Dense(mlp) => mlp.forward(x),
-                FeedForward::Sparse(moe) => moe.forward(x),
-            });
+            let norm = &layer.post_attention_layernorm;
+            residual = match &layer.mlp {
+                FeedForward::Dense(mlp) => mlp.forward_residual(residual, norm),
+                FeedForward::Sparse(moe) => moe.forward(norm.forward(residual.clone())) + residual,
+            };
         }
         if step.logits == LogitRows::Last {
             let m = residual.dims()[0];
             residual = residual.narrow(0, m - 1, 1);
-            update = update.map(|u| u.narrow(0, m - 1, 1));
         }
-        let (_, x) = add_norm(&self.norm, update, residual);
-        self.lm_head.forward(x) // [rows, vocab_size]
+        self.lm_head.forward_normed(residual, &self.norm) // [rows, vocab_size]
     }
 }

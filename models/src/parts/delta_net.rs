@@ -2,7 +2,7 @@
 
 use atelico_engine::load::{Placement, Weights};
 use atelico_engine::model::Step;
-use atelico_engine::nn::Linear;
+use atelico_engine::nn::{Linear, RmsNorm};
 use atelico_engine::state::RecurrentState;
 use atelico_engine::{Error, Result};
 use atelico_kernels::ops::{self, ConvSpec, DeltaSpec, GateOrder, GatedNormSpec, MAX_TAPS};
@@ -117,10 +117,16 @@ impl GatedDeltaNet {
         })
     }
 
-    /// x `[m, hidden_size]`; returns `[m, hidden_size]`.
-    pub(crate) fn forward(&self, x: Tensor<2>, step: &Step, state: &mut RecurrentState) -> Tensor<2> {
+    /// `residual + mixer(norm(residual))`, `[m, hidden_size]`.
+    pub(crate) fn forward_residual(
+        &self,
+        residual: Tensor<2>,
+        norm: &RmsNorm,
+        step: &Step,
+        state: &mut RecurrentState,
+    ) -> Tensor<2> {
         let (positions, slots) = (&step.positions, &step.slots);
-        let projected = self.in_proj.forward(x); // [m, q | k | v | z | a | b]
+        let projected = self.in_proj.forward_normed(residual.clone(), norm); // [m, q | k | v | z | a | b]
         let qkv = state.update_conv(|window| {
             let spec = ConvSpec { consecutive: step.consecutive, ..self.conv };
             let (x, weight) = (projected.clone(), self.conv1d.clone());
@@ -131,6 +137,7 @@ impl GatedDeltaNet {
             let (gates, a, dt_bias) = (projected.clone(), self.a.clone(), self.dt_bias.clone());
             ops::delta_rule(qkv, gates, a, dt_bias, positions.clone(), slots.clone(), matrix, spec)
         }); // [m, num_value_heads value_head_dim]
-        self.out_proj.forward(ops::gated_rms_norm(y, projected, self.norm.clone(), self.norm_eps, self.gate))
+        let gated = ops::gated_rms_norm(y, projected, self.norm.clone(), self.norm_eps, self.gate);
+        self.out_proj.forward_add(gated, residual)
     }
 }

@@ -2,7 +2,7 @@
 
 use atelico_engine::load::{Placement, Weights};
 use atelico_engine::model::Step;
-use atelico_engine::nn::Linear;
+use atelico_engine::nn::{Linear, RmsNorm};
 use atelico_engine::state::RecurrentState;
 use atelico_engine::{Error, Result};
 use atelico_kernels::ops::{self, ConvSpec, GateOrder, GatedNormSpec, MAX_TAPS, MambaSpec};
@@ -110,10 +110,16 @@ impl Mamba2 {
         })
     }
 
-    /// x `[m, hidden_size]`; returns `[m, hidden_size]`.
-    pub(crate) fn forward(&self, x: Tensor<2>, step: &Step, state: &mut RecurrentState) -> Tensor<2> {
+    /// `residual + mixer(norm(residual))`, `[m, hidden_size]`.
+    pub(crate) fn forward_residual(
+        &self,
+        residual: Tensor<2>,
+        norm: &RmsNorm,
+        step: &Step,
+        state: &mut RecurrentState,
+    ) -> Tensor<2> {
         let (positions, slots) = (&step.positions, &step.slots);
-        let projected = self.in_proj.forward(x); // [m, z | x | B | C | dt]
+        let projected = self.in_proj.forward_normed(residual.clone(), norm); // [m, z | x | B | C | dt]
         let xbc = state.update_conv(|window| {
             let spec = ConvSpec { consecutive: step.consecutive, ..self.conv };
             let (x, weight, bias) = (projected.clone(), self.conv_weight.clone(), self.conv_bias.clone());
@@ -124,6 +130,7 @@ impl Mamba2 {
             let parameters = self.head_parameters.clone();
             ops::mamba_scan(xbc, projected.clone(), parameters, positions.clone(), slots.clone(), h, spec)
         }); // [m, inner_size]
-        self.out_proj.forward(ops::gated_rms_norm(y, projected, self.norm.clone(), self.norm_eps, self.gate))
+        let gated = ops::gated_rms_norm(y, projected, self.norm.clone(), self.norm_eps, self.gate);
+        self.out_proj.forward_add(gated, residual)
     }
 }

@@ -79,4 +79,10 @@ impl Relu2Mlp {
     pub(crate) fn forward(&self, x: Tensor<2>) -> Tensor<2> {
         self.down_proj.forward(ops::relu2(self.up_proj.forward(x)))
     }
+
+    /// `residual + mlp(norm(residual))`, `[m, hidden_size]`.
+    pub(crate) fn forward_residual(&self, residual: Tensor<2>, norm: &RmsNorm) -> Tensor<2> {
+        let up = self.up_proj.forward_normed(residual.clone(), norm); // [m, intermediate_size]
+        self.down_proj.forward_add(ops::relu2(up), residual)
+    }
 }
