@@ -121,7 +121,7 @@ impl<'a> Weights<'a> {
     /// The elements of a small tensor in float32, on the host.
     fn host_values(&self, tensor: &StoredTensor<'a>) -> Vec<f32> {
         let mut values = vec![0.0; tensor.shape.iter().product()];
-        tensor.format.dequantize(tensor.bytes, &mut values);
+        tensor.format.dequantize(&tensor.bytes, &mut values);
         self.done(tensor);
         values
     }
@@ -139,6 +139,12 @@ impl<'a> Weights<'a> {
     fn matrix(&self, format: Format, rows: usize, cols: usize, bytes: &[u8]) -> Result<Weight> {
         let Placement { device, precision, .. } = self.placement;
         Weight::for_precision(format, rows, cols, bytes, device, *precision)
+            .map_err(|e| Error::Compute(format!("{}: {e}", self.prefix)))
+    }
+
+    /// A matrix whose rows stay apart in any precision, as the products of chosen experts read them.
+    fn stored_matrix(&self, format: Format, rows: usize, cols: usize, bytes: &[u8]) -> Result<Weight> {
+        Weight::new(format, rows, cols, bytes, &self.placement.device)
             .map_err(|e| Error::Compute(format!("{}: {e}", self.prefix)))
     }
 

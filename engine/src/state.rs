@@ -109,37 +109,6 @@ impl KvCache {
         self.v = v;
         out
     }
-
-    /// Norms and rotates a merged projection and writes its keys and values; see
-    /// [`ops::rope_append`]. Returns the queries, `[m, heads head_dim]`.
-    #[allow(clippy::too_many_arguments)]
-    pub fn append(
-        &mut self,
-        qkv: Tensor<2>,
-        q_norm: Tensor<1>,
-        k_norm: Tensor<1>,
-        table: Tensor<2>,
-        positions: Tensor<1, Int>,
-        slots: Tensor<1, Int>,
-        spec: RopeSpec,
-    ) -> Tensor<2> {
-        let k = std::mem::replace(&mut self.k, self.placeholder.clone());
-        let v = std::mem::replace(&mut self.v, self.placeholder.clone());
-        let (q, k, v) = ops::rope_append(qkv, q_norm, k_norm, table, positions, slots, k, v, spec);
-        self.k = k;
-        self.v = v;
-        q
-    }
-
-    /// The keys, `[slots, kv_heads, capacity, head_dim]`.
-    pub fn keys(&self) -> Tensor<4> {
-        self.k.clone()
-    }
-
-    /// The values, `[slots, kv_heads, capacity, head_dim]`.
-    pub fn values(&self) -> Tensor<4> {
-        self.v.clone()
-    }
 }
 
 /// What a recurrent layer carries from token to token; allocated once and written in place.

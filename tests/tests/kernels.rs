@@ -4,12 +4,11 @@
 use atelico_kernels::formats::Format;
 use atelico_kernels::ops::{
     self, AttentionSpec, Fusion, IN_PROMPT, KvSource, Precision, RopePairing, RopeSpec, SAMPLE_PARAMS, SampleSpec,
-    SampleState,
-    Weight,
+    SampleState, Weight,
 };
 use atelico_kernels::reference;
 use atelico_tests::kernels::{Noise, close, each_device, floats, ints, tensor};
-use burn::tensor::{Device, FloatDType, Int, Tensor};
+use burn::tensor::{DType, Device, FloatDType, Int, Tensor};
 
 const FORMATS: [Format; 19] = [
     Format::F32,
@@ -272,23 +271,27 @@ fn decode_attention_equals_its_parts() {
                 let caches = [(); 2].map(|()| noise.floats(shape.iter().product()));
                 let (positions, rows) = (vec![0, 329, 128, 31], vec![2, 0, 1, 3]);
                 let m = positions.len();
-                let qkv = noise.floats(m * (heads + 2 * kv_heads) * d).iter().map(|v| v * 2.0).collect::<Vec<_>>();
+                // Every other case turns half of a head, and has columns after the projection.
+                let rotary = if case % 2 == 0 { d } else { d / 2 };
+                let width = (heads + 2 * kv_heads) * d + case % 2 * 12;
+                let qkv = noise.floats(m * width).iter().map(|v| v * 2.0).collect::<Vec<_>>();
                 let (q_norm, k_norm) = (noise.floats(d), noise.floats(d));
-                let table = noise.floats(capacity * d);
+                let table = noise.floats(capacity * rotary);
                 let rope = RopeSpec {
                     heads,
                     kv_heads,
                     head_dim: d,
                     pairing: pairings[case % 3],
                     qk_norm_eps_bits: (case % 2 == 1).then(|| 1e-5f32.to_bits()),
+                    kv: KvSource::Projected,
                 };
                 let scale = (d as f32).powf(-0.5);
                 let spec = AttentionSpec { heads, kv_heads, head_dim: d, scale, window, consecutive: false };
                 let cache = |i: usize| tensor(&caches[i], shape, device).cast(dtype);
                 let (positions, rows) = (ints(&positions, device), ints(&rows, device));
-                let qkv = || tensor(&qkv, [m, (heads + 2 * kv_heads) * d], device);
+                let qkv = || tensor(&qkv, [m, width], device);
                 let norms = || (tensor(&q_norm, [d], device), tensor(&k_norm, [d], device));
-                let table = || tensor(&table, [capacity, d], device);
+                let table = || tensor(&table, [capacity, rotary], device);
                 let (found, found_k, found_v) = ops::rope_attention(
                     qkv(),
                     norms().0,

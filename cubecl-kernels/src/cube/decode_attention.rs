@@ -48,14 +48,7 @@ struct Plan {
 }
 
 impl Plan {
-    fn new(
-        attention: &AttentionSpec,
-        rope: &RopeSpec,
-        rotary: usize,
-        dtype: DType,
-        plane: u32,
-        splits: usize,
-    ) -> Self {
+    fn new(attention: &AttentionSpec, rope: &RopeSpec, rotary: usize, dtype: DType, plane: u32, splits: usize) -> Self {
         let AttentionSpec { heads, kv_heads, head_dim, window, .. } = *attention;
         let width = if dtype.size() == 2 { 8 } else { 4 };
         // The largest power of two that divides a head's loads.

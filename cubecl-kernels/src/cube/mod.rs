@@ -6,8 +6,8 @@
 mod activation;
 mod assign;
 mod attention;
-mod decode_attention;
 mod conv;
+mod decode_attention;
 mod delta;
 mod gated_norm;
 mod gemm;

@@ -121,12 +121,10 @@ impl Kernel for SigmoidGate<'_> {
 
 /// `x = max(x, 0)²`.
 pub(crate) fn relu2(x: &mut [f32]) {
-    let square = |x: &mut f32| *x = x.max(0.0).powi(2);
-    if x.len() <= TASK {
-        x.iter_mut().for_each(square);
-    } else {
-        x.par_chunks_mut(TASK).for_each(|x| x.iter_mut().for_each(square));
-    }
+    let threads = if x.len() <= TASK { 1 } else { usize::MAX };
+    pool::for_each_on(threads, &mut x.chunks_mut(TASK).collect::<Vec<_>>(), |_, x| {
+        x.iter_mut().for_each(|x| *x = x.max(0.0).powi(2));
+    });
 }
 
 #[cfg(test)]

@@ -4,7 +4,7 @@ use rayon::prelude::*;
 
 use super::activation::product;
 use super::norm::NormRow;
-use super::simd::{Kernel, LANES, Level, Simd};
+use super::simd::{Dots, Kernel, LANES, Level, Simd};
 use crate::ops::{Gate, GateOrder, GatedNormSpec};
 
 /// Elements from which threads share the rows.
@@ -52,7 +52,7 @@ impl Kernel for GatedNormGroup<'_> {
     type Output = ();
 
     #[inline(always)]
-    fn run<S: Simd>(self, simd: S) {
+    fn run<S: Dots>(self, simd: S) {
         let Self { x, gate, weight, eps, order } = self;
         match order {
             GateOrder::GateFirst => {

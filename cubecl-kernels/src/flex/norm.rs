@@ -39,14 +39,11 @@ pub(crate) fn add_rms_norm(x: &[f32], sum: &mut [f32], weight: &[f32], eps: f32,
 /// x and sum `[m, hidden]`, weight `[hidden]`.
 pub(crate) fn rms_norm_add(x: &mut [f32], sum: &mut [f32], weight: &[f32], eps: f32, scale: f32) {
     rms_norm_in_place(x, weight, eps);
-    let add = |(sum, x): (&mut f32, &f32)| *sum = (*sum + x) * scale;
-    if x.len() < PARALLEL {
-        sum.iter_mut().zip(&*x).for_each(add);
-    } else {
-        sum.par_chunks_mut(weight.len())
-            .zip(x.par_chunks(weight.len()))
-            .for_each(|(sum, x)| sum.iter_mut().zip(x).for_each(add));
-    }
+    let threads = if x.len() < PARALLEL { 1 } else { usize::MAX };
+    let rows = sum.chunks_exact_mut(weight.len()).zip(x.chunks_exact(weight.len()));
+    pool::for_each_on(threads, &mut rows.collect::<Vec<_>>(), |_, (sum, x)| {
+        sum.iter_mut().zip(*x).for_each(|(sum, x)| *sum = (*sum + x) * scale);
+    });
 }
 
 /// Normalizes one row in place.

@@ -7,11 +7,11 @@
 mod activation;
 mod assign;
 mod attention;
-mod decode_attention;
-mod interleaved;
 mod conv;
+mod decode_attention;
 mod delta;
 mod gated_norm;
+mod interleaved;
 mod linear;
 mod mamba;
 mod moe;
@@ -28,14 +28,14 @@ pub(crate) use activation::Gate;
 pub use activation::{gelu_mul, gelu_mul_table, relu2, silu_mul};
 pub use assign::{assign, int_zeros};
 pub use attention::{AttentionSpec, attention};
+pub use conv::{ConvSpec, MAX_TAPS, causal_conv};
 pub use decode_attention::rope_attention;
 pub(crate) use delta::L2_EPS;
 pub use delta::{DeltaSpec, delta_rule};
+pub use gated_norm::{GateOrder, GatedNormSpec, gated_rms_norm};
 #[cfg(feature = "cube")]
 pub(crate) use linear::MATVEC_ROWS;
 pub use linear::{Fusion, Precision, dequantize, embedding, linear, linear_fused, linear_fusion};
-pub use conv::{ConvSpec, MAX_TAPS, causal_conv};
-pub use gated_norm::{GateOrder, GatedNormSpec, gated_rms_norm};
 pub use mamba::{MambaSpec, mamba_scan};
 pub use moe::{MoeGatingSpec, MoeRoute, MoeScores, moe_gate, moe_linear, moe_linear_sum};
 pub use norm::{add_rms_norm, rms_norm, rms_norm_add};
@@ -43,9 +43,9 @@ pub use read::PendingRead;
 pub use rope::{KvSource, RopePairing, RopeSpec, rope_append};
 pub use sample::IN_PROMPT;
 pub use sample::{SAMPLE_PARAMS, SampleOutput, SampleSpec, SampleState, sample};
+pub use sigmoid_gate::{GateScope, sigmoid_gate};
 pub use support::{multiplies, stores};
 pub use value_embed::add_value_embeds;
-pub use sigmoid_gate::{GateScope, sigmoid_gate};
 pub use weight::{MatrixSpec, Weight, is_cpu};
 
 #[cfg(feature = "cube")]
@@ -55,15 +55,15 @@ pub(crate) use assign::AssignOps;
 #[cfg(feature = "cube")]
 pub(crate) use attention::AttentionOps;
 #[cfg(feature = "cube")]
-pub(crate) use decode_attention::DecodeAttentionOps;
-#[cfg(feature = "cube")]
-pub(crate) use linear::{FusionSpec, LinearOps};
-#[cfg(feature = "cube")]
 pub(crate) use conv::ConvOps;
+#[cfg(feature = "cube")]
+pub(crate) use decode_attention::DecodeAttentionOps;
 #[cfg(feature = "cube")]
 pub(crate) use delta::DeltaOps;
 #[cfg(feature = "cube")]
 pub(crate) use gated_norm::GatedNormOps;
+#[cfg(feature = "cube")]
+pub(crate) use linear::{FusionSpec, LinearOps};
 #[cfg(feature = "cube")]
 pub(crate) use mamba::MambaOps;
 pub(crate) use moe::MoeProduct;
@@ -76,6 +76,6 @@ pub(crate) use rope::RopeOps;
 #[cfg(feature = "cube")]
 pub(crate) use sample::SampleOps;
 #[cfg(feature = "cube")]
-pub(crate) use value_embed::ValueEmbedOps;
-#[cfg(feature = "cube")]
 pub(crate) use sigmoid_gate::SigmoidGateOps;
+#[cfg(feature = "cube")]
+pub(crate) use value_embed::ValueEmbedOps;

@@ -17,10 +17,10 @@ struct Part<'a> {
 
 impl<'a> Part<'a> {
     /// The stored rows of one expert, of the `count` there are.
-    fn expert(&self, expert: usize, count: usize) -> &'a [u8] {
+    fn expert(&self, expert: usize, count: usize) -> &[u8] {
         match &self.tensors[..] {
             [stacked] => &stacked.bytes[expert * (stacked.bytes.len() / count)..][..stacked.bytes.len() / count],
-            tensors => tensors[expert].bytes,
+            tensors => &tensors[expert].bytes,
         }
     }
 }
@@ -40,7 +40,7 @@ impl<'a> Weights<'a> {
         let outputs = parts.iter().map(|(_, out)| out).sum();
         if let Some(name) = self.stacked(merged) {
             let tensor = self.tensor(&name, &[count, outputs, input])?;
-            let weight = self.matrix(tensor.format, count * outputs, input, tensor.bytes)?;
+            let weight = self.stored_matrix(tensor.format, count * outputs, input, &tensor.bytes)?;
             self.done(&tensor);
             return Ok(Experts { weights: vec![weight] });
         }
@@ -50,10 +50,10 @@ impl<'a> Weights<'a> {
             let [first, ..] = run else { continue };
             let rows = count * run.iter().map(|part| part.rows).sum::<usize>();
             weights.push(match (run.len(), &first.tensors[..]) {
-                (1, [stacked]) => self.matrix(first.format, rows, input, stacked.bytes)?,
+                (1, [stacked]) => self.stored_matrix(first.format, rows, input, &stacked.bytes)?,
                 _ => {
                     let experts = (0..count).flat_map(|e| run.iter().flat_map(move |part| part.expert(e, count)));
-                    self.matrix(first.format, rows, input, &experts.copied().collect::<Vec<u8>>())?
+                    self.stored_matrix(first.format, rows, input, &experts.copied().collect::<Vec<u8>>())?
                 }
             });
             run.iter().flat_map(|part| &part.tensors).for_each(|tensor| self.done(tensor));

@@ -3,8 +3,8 @@
 pub(crate) mod gemma4;
 pub(crate) mod llama;
 pub(crate) mod mistral;
-pub(crate) mod parcae;
 pub(crate) mod nemotron_h;
+pub(crate) mod parcae;
 pub(crate) mod qwen3;
 pub(crate) mod qwen35;
 pub(crate) mod smollm3;

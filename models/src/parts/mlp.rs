@@ -21,7 +21,6 @@ impl Glu {
             down_proj: weights.linear("down_proj", hidden_size, intermediate_size)?,
         })
     }
-
 }
 
 /// `down_proj(silu(gate_proj(x)) * up_proj(x))` (Shazeer, 2020).

@@ -5,8 +5,8 @@ use atelico_engine::model::Step;
 use atelico_engine::nn::{Embedding, Linear, RmsNorm, Rope};
 use atelico_engine::state::KvCache;
 use atelico_engine::{Error, Result};
-use atelico_kernels::ops::{self, AttentionSpec, RopePairing, RopeSpec};
-use burn::tensor::{Tensor, activation};
+use atelico_kernels::ops::{self, AttentionSpec, KvSource, RopePairing, RopeSpec};
+use burn::tensor::Tensor;
 
 use super::config::BlockConfig;
 use crate::parts::Residual;
@@ -59,8 +59,7 @@ impl Block {
         let attended = self.attn.forward(x.normed(&self.norm_1), values, step, cache);
         x.add(attended);
         let hidden = self.fc.forward(x.normed(&self.norm_2)); // [m, intermediate_size]
-        let hidden = activation::relu(hidden);
-        x.add(self.proj.forward(hidden.clone() * hidden * 0.5));
+        x.add(self.proj.forward(ops::relu2(hidden) * 0.5));
     }
 }
 
@@ -110,6 +109,7 @@ impl CausalSelfAttention {
                 head_dim,
                 pairing: RopePairing::Interleaved,
                 qk_norm_eps_bits: config.qk_norm.then_some(QK_NORM_EPS.to_bits()),
+                kv: KvSource::Projected,
             },
             spec: AttentionSpec {
                 heads,
@@ -128,7 +128,7 @@ impl CausalSelfAttention {
         if let Some((gate, values)) = self.ve_gate.as_ref().zip(values) {
             qkv = ops::add_value_embeds(qkv, x, gate.clone(), values);
         }
-        let q = cache.append(
+        let attended = cache.attend(
             qkv,
             self.ones.clone(),
             self.ones.clone(),
@@ -136,9 +136,8 @@ impl CausalSelfAttention {
             step.positions.clone(),
             step.slots.clone(),
             self.rope_spec,
-        ); // [m, heads head_dim]
-        let spec = AttentionSpec { consecutive: step.consecutive, ..self.spec };
-        let (keys, stored) = (cache.keys(), cache.values());
-        self.c_proj.forward(ops::attention(q, keys, stored, step.positions.clone(), step.slots.clone(), spec))
+            AttentionSpec { consecutive: step.consecutive, ..self.spec },
+        );
+        self.c_proj.forward(attended)
     }
 }
