@@ -103,7 +103,7 @@ fn fused_products_equal_their_parts() {
                         bias: None,
                     };
                     let x = tensor(&x, [m, cols], device);
-                    floats(ops::linear_fusion(x, std::slice::from_ref(&weight), fusion, Precision::F32))
+                    floats(ops::linear_fused(x, std::slice::from_ref(&weight), fusion, Precision::F32))
                 };
                 let normed = reference::rms_norm(&x, &norm, 1e-5);
                 let product = reference::linear(&normed, format, &bytes, rows, cols);
@@ -129,7 +129,7 @@ fn merged_products_lie_side_by_side() {
         let stored = parts.map(|(format, rows)| noise.blocks(format, rows * cols));
         let weights = parts.iter().zip(&stored).map(|(&(f, rows), b)| Weight::new(f, rows, cols, b, device).unwrap());
         let weights = weights.collect::<Vec<_>>();
-        let found = floats(ops::linear_fused(tensor(&x, [m, cols], device), &weights, Precision::F32));
+        let found = floats(ops::linear_merged(tensor(&x, [m, cols], device), &weights, Precision::F32));
         let outputs = parts.iter().zip(&stored).map(|(&(f, rows), b)| reference::linear(&x, f, b, rows, cols));
         let outputs = outputs.collect::<Vec<_>>();
         let expected = (0..m)

@@ -94,7 +94,7 @@ fn products_with_experts_equal_the_reference() {
 
                     let x = noise.floats(m * cols);
                     let pairs = [weight.clone(), weight.clone()];
-                    let found = floats(ops::moe_linear(tensor(&x, [m, cols], device), &pairs, &route));
+                    let found = floats(ops::moe_linear(&tensor(&x, [m, cols], device), &pairs, &route));
                     let expected = ids
                         .iter()
                         .enumerate()

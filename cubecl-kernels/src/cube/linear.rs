@@ -12,7 +12,7 @@ use super::runs::CHUNK;
 use super::unpack::{Planes, blocks, groups_per_block, native_half, planes, unpack1, unpack8};
 use super::{contiguous, dims, empty, gemm, grid, line, plane_size};
 use crate::formats::Format;
-use crate::ops::{FusionSpec, LinearOps, MATVEC_ROWS, MatrixSpec};
+use crate::ops::{FusedLinearOps, FusionSpec, LinearOps, MATVEC_ROWS, MatrixSpec};
 
 /// Planes of a matrix-vector cube, or a few less where they do not divide it.
 const PLANES: u32 = 8;
@@ -27,21 +27,6 @@ impl LinearOps for CubeBackend {
             let (norm, residual) = (x.clone(), x.clone());
             launch_matvec(x, words, spec, &out, offset, norm, residual, FusionSpec::default());
         }
-        out
-    }
-
-    fn linear_fused_into(
-        x: CubeTensor,
-        words: CubeTensor,
-        spec: MatrixSpec,
-        norm_weight: CubeTensor,
-        residual: CubeTensor,
-        out: CubeTensor,
-        offset: usize,
-        fusion: FusionSpec,
-    ) -> CubeTensor {
-        let (x, norm_weight, residual) = (contiguous(x), contiguous(norm_weight), contiguous(residual));
-        launch_matvec(x, words, spec, &out, offset, norm_weight, residual, fusion);
         out
     }
 
@@ -105,6 +90,23 @@ impl LinearOps for CubeBackend {
     }
 }
 
+impl FusedLinearOps for CubeBackend {
+    fn linear_fused_into(
+        x: CubeTensor,
+        words: CubeTensor,
+        spec: MatrixSpec,
+        norm_weight: CubeTensor,
+        residual: CubeTensor,
+        out: CubeTensor,
+        offset: usize,
+        fusion: FusionSpec,
+    ) -> CubeTensor {
+        let (x, norm_weight, residual) = (contiguous(x), contiguous(norm_weight), contiguous(residual));
+        launch_matvec(x, words, spec, &out, offset, norm_weight, residual, fusion);
+        out
+    }
+}
+
 fn float_dtype(format: Format) -> DType {
     match format {
         Format::F32 => DType::F32,
@@ -143,7 +145,7 @@ fn matvec_plan(x: &CubeTensor, spec: MatrixSpec, m: usize, fusion: FusionSpec) -
 }
 
 /// Whether [`launch_matvec`] can do for `spec` what `fusion` asks for.
-pub(super) fn vectors_divide(spec: MatrixSpec) -> bool {
+fn vectors_divide(spec: MatrixSpec) -> bool {
     spec.cols * spec.format.block_bytes() % 16 == 0 || !spec.format.is_float()
 }
 

@@ -293,7 +293,7 @@ fn step_sums<N: Size>(
                     for j in 0..4usize {
                         squares[c as usize] += v.extract(j) * v.extract(j);
                     }
-                    v = v * norm_weight[(start + i) as usize];
+                    v *= norm_weight[(start + i) as usize];
                 }
                 #[unroll]
                 for j in 0..4usize {

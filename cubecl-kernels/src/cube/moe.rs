@@ -237,7 +237,7 @@ fn gate(
         let sum = cube_sum(sum, UNITS);
         let mut e = UNIT_POS_X;
         while e < experts {
-            scores[e as usize] = scores[e as usize] / sum;
+            scores[e as usize] /= sum;
             e += UNITS;
         }
     } else {

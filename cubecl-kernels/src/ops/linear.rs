@@ -61,9 +61,19 @@ pub(crate) trait LinearOps: Backend {
         offset: usize,
     ) -> FloatTensor<Self>;
 
-    /// [`linear_into`](Self::linear_into) with what rides along; `norm_weight` (`[cols]`) and
-    /// `residual` (`[m, stride]`) are read where `fusion` says so. On a GPU for at most
-    /// [`MATVEC_ROWS`] rows, and rows of whole 16-byte vectors.
+    /// The whole matrix in float32, bfloat16 or float16, `[rows, cols]`.
+    fn dequantize(words: IntTensor<Self>, spec: MatrixSpec, dtype: FloatDType) -> FloatTensor<Self>;
+
+    /// Rows `tokens` of the matrix in float32, `[n, cols]`.
+    fn embedding(words: IntTensor<Self>, tokens: IntTensor<Self>, spec: MatrixSpec) -> FloatTensor<Self>;
+}
+
+/// Products with what rides along, for few rows on a GPU.
+#[backend_extension(Cube: cfg(feature = "cube"))]
+pub(crate) trait FusedLinearOps: Backend {
+    /// [`LinearOps::linear_into`] as `fusion` says; `norm_weight` (`[cols]`) and `residual`
+    /// (`[m, stride]`) are read where it asks for them. For at most [`MATVEC_ROWS`] rows, and rows of
+    /// whole 16-byte vectors.
     #[allow(clippy::too_many_arguments)]
     fn linear_fused_into(
         x: FloatTensor<Self>,
@@ -75,12 +85,6 @@ pub(crate) trait LinearOps: Backend {
         offset: usize,
         fusion: FusionSpec,
     ) -> FloatTensor<Self>;
-
-    /// The whole matrix in float32, bfloat16 or float16, `[rows, cols]`.
-    fn dequantize(words: IntTensor<Self>, spec: MatrixSpec, dtype: FloatDType) -> FloatTensor<Self>;
-
-    /// Rows `tokens` of the matrix in float32, `[n, cols]`.
-    fn embedding(words: IntTensor<Self>, tokens: IntTensor<Self>, spec: MatrixSpec) -> FloatTensor<Self>;
 }
 
 /// `x wᵀ`.
@@ -88,14 +92,14 @@ pub(crate) trait LinearOps: Backend {
 /// # Shapes
 /// x `[m, cols]` float32, w `[rows, cols]`; returns `[m, rows]` float32.
 pub fn linear(x: Tensor<2>, weight: &Weight, precision: Precision) -> Tensor<2> {
-    linear_fused(x, std::slice::from_ref(weight), precision)
+    linear_merged(x, std::slice::from_ref(weight), precision)
 }
 
 /// `x [w0; w1; …]ᵀ`: several weights of equal column count whose outputs lie side by side.
 ///
 /// # Shapes
 /// x `[m, cols]` float32; returns `[m, Σ rows]` float32.
-pub fn linear_fused(x: Tensor<2>, weights: &[Weight], precision: Precision) -> Tensor<2> {
+pub fn linear_merged(x: Tensor<2>, weights: &[Weight], precision: Precision) -> Tensor<2> {
     let device = x.device();
     let m = x.dims()[0];
     if m > MATVEC_ROWS && matches!(precision, Precision::BF16 | Precision::F16) && !is_cpu(&device) {
@@ -116,26 +120,28 @@ pub fn linear_fused(x: Tensor<2>, weights: &[Weight], precision: Precision) -> T
     out
 }
 
-/// [`linear_fused`] with a norm before it and a gate or a residual after it.
+/// [`linear_merged`] with a norm before it and a gate or a residual after it.
 ///
 /// # Shapes
 /// x `[m, cols]` float32; returns `[m, Σ rows]` float32, or half as wide where `fusion` gates.
-pub fn linear_fusion(x: Tensor<2>, weights: &[Weight], fusion: Fusion, precision: Precision) -> Tensor<2> {
+pub fn linear_fused(x: Tensor<2>, weights: &[Weight], fusion: Fusion, precision: Precision) -> Tensor<2> {
     let m = x.dims()[0];
     let cols = x.dims()[1];
     let one_launch = !is_cpu(&x.device())
         && m <= MATVEC_ROWS
         && fusion.bias.is_none()
         && (!fusion.gated || weights.len() == 1)
-        && weights.iter().all(|w| !w.spec().format.is_float() || cols * w.spec().format.block_bytes() % 16 == 0);
+        && weights
+            .iter()
+            .all(|w| !w.spec().format.is_float() || (cols * w.spec().format.block_bytes()).is_multiple_of(16));
     if one_launch {
-        return fused_launches(x, weights, fusion);
+        return fused_launches(&x, weights, fusion);
     }
     let x = match fusion.norm {
         Some((weight, eps)) => super::rms_norm(x, weight, eps),
         None => x,
     };
-    let y = linear_fused(x, weights, precision);
+    let y = linear_merged(x, weights, precision);
     let y = match fusion.bias {
         Some(bias) => y + bias.unsqueeze::<2>(),
         None => y,
@@ -147,7 +153,7 @@ pub fn linear_fusion(x: Tensor<2>, weights: &[Weight], fusion: Fusion, precision
     }
 }
 
-fn fused_launches(x: Tensor<2>, weights: &[Weight], fusion: Fusion) -> Tensor<2> {
+fn fused_launches(x: &Tensor<2>, weights: &[Weight], fusion: Fusion) -> Tensor<2> {
     let device = x.device();
     let m = x.dims()[0];
     let spec = FusionSpec {
@@ -249,20 +255,6 @@ impl LinearOps for Flex {
             offset,
         );
         out
-    }
-
-    fn linear_fused_into(
-        x: FlexTensor,
-        words: FlexTensor,
-        spec: MatrixSpec,
-        norm_weight: FlexTensor,
-        residual: FlexTensor,
-        out: FlexTensor,
-        offset: usize,
-        fusion: FusionSpec,
-    ) -> FlexTensor {
-        let _ = (x, words, spec, norm_weight, residual, out, offset, fusion);
-        unreachable!("the CPU runs the parts of a fusion one by one")
     }
 
     fn dequantize(words: FlexTensor, spec: MatrixSpec, dtype: FloatDType) -> FlexTensor {

@@ -35,7 +35,7 @@ pub use delta::{DeltaSpec, delta_rule};
 pub use gated_norm::{GateOrder, GatedNormSpec, gated_rms_norm};
 #[cfg(feature = "cube")]
 pub(crate) use linear::MATVEC_ROWS;
-pub use linear::{Fusion, Precision, dequantize, embedding, linear, linear_fused, linear_fusion};
+pub use linear::{Fusion, Precision, dequantize, embedding, linear, linear_fused, linear_merged};
 pub use mamba::{MambaSpec, mamba_scan};
 pub use moe::{MoeGatingSpec, MoeRoute, MoeScores, moe_gate, moe_linear, moe_linear_sum};
 pub use norm::{add_rms_norm, rms_norm, rms_norm_add};
@@ -63,7 +63,7 @@ pub(crate) use delta::DeltaOps;
 #[cfg(feature = "cube")]
 pub(crate) use gated_norm::GatedNormOps;
 #[cfg(feature = "cube")]
-pub(crate) use linear::{FusionSpec, LinearOps};
+pub(crate) use linear::{FusedLinearOps, FusionSpec, LinearOps};
 #[cfg(feature = "cube")]
 pub(crate) use mamba::MambaOps;
 pub(crate) use moe::MoeProduct;

@@ -158,7 +158,7 @@ pub fn moe_gate(
 /// # Shapes
 /// x `[m, cols]`, or `[m top_k, cols]` with a row for each choice; weights `[experts * rows, cols]`;
 /// returns `[m top_k, Σ rows]`, row `i top_k + j` for choice j of row i.
-pub fn moe_linear(x: Tensor<2>, weights: &[Weight], route: &MoeRoute) -> Tensor<2> {
+pub fn moe_linear(x: &Tensor<2>, weights: &[Weight], route: &MoeRoute) -> Tensor<2> {
     let [m, top_k] = route.ids.dims();
     let share = m * top_k / x.dims()[0].max(1);
     let stride = weights.iter().map(|w| w.spec().rows / route.experts).sum();
@@ -193,7 +193,7 @@ pub fn moe_linear(x: Tensor<2>, weights: &[Weight], route: &MoeRoute) -> Tensor<
 pub fn moe_linear_sum(h: Tensor<2>, weight: &Weight, route: &MoeRoute) -> Tensor<2> {
     let weights = route.weights.clone().into_dispatch();
     Tensor::from_dispatch(if route.groups.is_some() {
-        let y = moe_linear(h, std::slice::from_ref(weight), route);
+        let y = moe_linear(&h, std::slice::from_ref(weight), route);
         Dispatch::moe_combine(y.into_dispatch(), weights)
     } else {
         Dispatch::moe_linear_sum(

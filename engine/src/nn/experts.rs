@@ -15,7 +15,7 @@ impl Experts {
     ///
     /// # Shapes
     /// x `[m, in]`, or `[m top_k, in]` with a row for each choice; returns `[m top_k, Σ out_i]`.
-    pub fn forward(&self, x: Tensor<2>, route: &MoeRoute) -> Tensor<2> {
+    pub fn forward(&self, x: &Tensor<2>, route: &MoeRoute) -> Tensor<2> {
         ops::moe_linear(x, &self.weights, route)
     }
 
@@ -23,7 +23,7 @@ impl Experts {
     ///
     /// # Shapes
     /// h `[m top_k, in]`; returns `[m, out]`.
-    pub fn forward_sum(&self, h: Tensor<2>, route: &MoeRoute) -> Tensor<2> {
+    pub fn forward_sum(&self, h: &Tensor<2>, route: &MoeRoute) -> Tensor<2> {
         let parts = self.weights.iter().map(|weight| ops::moe_linear_sum(h.clone(), weight, route));
         let mut parts = parts.collect::<Vec<_>>();
         if parts.len() == 1 { parts.remove(0) } else { Tensor::cat(parts, 1) }

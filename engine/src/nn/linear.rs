@@ -52,7 +52,7 @@ impl Linear {
 
     fn fused(&self, x: Tensor<2>, fusion: Fusion) -> Tensor<2> {
         let fusion = Fusion { bias: self.bias.clone(), ..fusion };
-        ops::linear_fusion(x, &self.weights, fusion, self.precision)
+        ops::linear_fused(x, &self.weights, fusion, self.precision)
     }
 
     /// The same layer in float32 at any number of rows, for small products whose rounding decides:

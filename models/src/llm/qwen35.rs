@@ -27,12 +27,14 @@ pub(crate) fn load(config: &Config<'_>, weights: &Weights<'_>) -> Result<Box<dyn
 }
 
 #[derive(Debug)]
+#[allow(clippy::large_enum_variant, reason = "there is one of these a layer")]
 enum Mixer {
     Linear(GatedDeltaNet),
     Full(Attention),
 }
 
 #[derive(Debug)]
+#[allow(clippy::large_enum_variant, reason = "there is one of these a layer")]
 enum FeedForward {
     Dense(SwiGlu),
     Sparse(SparseMoe),
@@ -127,7 +129,7 @@ impl LanguageModel for Qwen35 {
             let norm = &layer.post_attention_layernorm;
             residual = match &layer.mlp {
                 FeedForward::Dense(mlp) => mlp.forward_residual(residual, norm),
-                FeedForward::Sparse(moe) => moe.forward(norm.forward(residual.clone())) + residual,
+                FeedForward::Sparse(moe) => moe.forward(&norm.forward(residual.clone())) + residual,
             };
         }
         if step.logits == LogitRows::Last {

@@ -103,13 +103,13 @@ impl RoutedExperts {
     }
 
     /// x `[m, hidden_size]`; returns the weighted sum of each row's experts, `[m, hidden_size]`.
-    pub(crate) fn forward(&self, x: Tensor<2>, route: &MoeRoute) -> Tensor<2> {
+    pub(crate) fn forward(&self, x: &Tensor<2>, route: &MoeRoute) -> Tensor<2> {
         let h = self.up_proj.forward(x, route); // [m top_k, outputs]
         let h = match self.activation {
             ExpertActivation::SwiGlu => ops::silu_mul(h),
             ExpertActivation::GeGlu => ops::gelu_mul(h),
             ExpertActivation::Relu2 => ops::relu2(h),
         }; // [m top_k, intermediate_size]
-        self.down_proj.forward_sum(h, route)
+        self.down_proj.forward_sum(&h, route)
     }
 }

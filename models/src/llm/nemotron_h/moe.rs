@@ -64,8 +64,8 @@ impl Moe {
     pub(super) fn forward(&self, x: Tensor<2>) -> Tensor<2> {
         let route = self.router.forward(x.clone());
         let routed = match &self.latent {
-            Some((down, up)) => up.forward(self.experts.forward(down.forward(x.clone()), &route)),
-            None => self.experts.forward(x.clone(), &route),
+            Some((down, up)) => up.forward(self.experts.forward(&down.forward(x.clone()), &route)),
+            None => self.experts.forward(&x, &route),
         };
         match &self.shared_experts {
             Some(shared) => routed + shared.forward(x),

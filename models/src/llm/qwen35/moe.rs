@@ -50,7 +50,7 @@ impl SparseMoe {
     }
 
     /// x `[m, hidden_size]`; returns `[m, hidden_size]`.
-    pub(super) fn forward(&self, x: Tensor<2>) -> Tensor<2> {
+    pub(super) fn forward(&self, x: &Tensor<2>) -> Tensor<2> {
         let gate = self.shared_expert_gate.forward(x.clone()); // [m, 1]
         let shared = ops::sigmoid_gate(self.shared_expert.forward(x.clone()), gate, 0, GateScope::Row);
         let route = self.gate.forward(x.clone());
