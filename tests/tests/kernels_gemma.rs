@@ -2,11 +2,9 @@
 //! values, heads of 512 elements, activations.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
-mod kernels_support;
-
 use atelico_kernels::ops::{self, AttentionSpec, KvSource, RopePairing, RopeSpec};
 use atelico_kernels::reference;
-use kernels_support::{Noise, close, each_device, floats, ints, tensor};
+use atelico_tests::kernels::{Noise, close, each_device, floats, ints, tensor};
 
 #[test]
 fn keys_and_values_come_from_where_the_layer_says() {

@@ -1,12 +1,10 @@
 //! Mixture-of-experts kernels against their plain references, over odd shapes, on every device.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
-mod kernels_support;
-
 use atelico_kernels::formats::Format;
 use atelico_kernels::ops::{self, MoeGatingSpec, MoeScores, Weight};
 use atelico_kernels::reference;
-use kernels_support::{Noise, close, each_device, floats, tensor};
+use atelico_tests::kernels::{Noise, close, each_device, floats, tensor};
 
 fn softmax(experts: usize, top_k: usize) -> MoeGatingSpec {
     let scores = MoeScores::Softmax;

@@ -72,11 +72,11 @@ fn every_text_survives_encode_and_stream() {
                 streamed.push_str(&piece);
             }
             streamed.push_str(&detokenizer.flush().unwrap().unwrap_or_default());
-            // Qwen's composes characters, and sentencepiece's mark for a blank reads as one.
+            // Qwen's (Bonsai has it too) composes characters, and sentencepiece's mark for a blank reads as one.
             let plain = |text: &str| text.replace('\u{2581}', " ").replace("e\u{301}", "é").replace("a\u{301}", "á");
-            if name.contains("qwen") {
+            if name.contains("qwen") || name.contains("bonsai") {
                 assert_eq!(streamed.replace('\u{301}', "").chars().count(), plain_nfc(&text), "{name}: {text:?}");
-            } else if name.contains("mistral") {
+            } else if name.contains("mistral") || name.contains("gemma") {
                 assert_eq!(plain(&streamed), plain(&text), "{name}");
             } else {
                 assert_eq!(streamed, text, "{name}");

@@ -61,8 +61,8 @@ fn expected_tensors(config: &Value) -> BTreeMap<String, Vec<u64>> {
 
 #[test]
 fn every_fixture_holds_exactly_the_tensors_of_its_config() {
-    // Parcae's tensors are not those of the common decoder.
-    for name in cases().into_iter().filter(|name| !name.starts_with("parcae")) {
+    // The tensors of these are not those of the common decoder.
+    for name in cases().into_iter().filter(|name| !name.contains("parcae") && !name.contains("gemma4")) {
         let checkpoint = open(&name);
         let found: BTreeMap<String, Vec<u64>> =
             checkpoint.summaries().map(|tensor| (tensor.name.to_owned(), tensor.shape.to_vec())).collect();

@@ -274,16 +274,21 @@ pub(super) fn code_offset(format: Format) -> f32 {
     (1u32 << code_bits(format)) as f32
 }
 
+/// The exponent field of a float between the offset and twice it. Kernels take it as an argument: a
+/// mask and an exponent that are both constants cannot share one instruction.
+pub(super) fn code_exponent(format: Format) -> u32 {
+    code_offset(format).to_bits()
+}
+
 /// [`code_offset`] plus byte `at` of `word`, without a conversion, which takes four times a plain
 /// instruction.
 #[cube]
-pub(super) fn code_float(word: u32, #[comptime] at: u32, #[comptime] format: Format) -> f32 {
+pub(super) fn code_float(word: u32, exponent: u32, #[comptime] at: u32, #[comptime] format: Format) -> f32 {
     // The code becomes the top of the mantissa of a float that has the offset's exponent.
     let bits = comptime!(code_bits(format));
     let shift = comptime!(23 - bits as i32 - 8 * at as i32);
     let moved =
         if comptime!(shift >= 0) { word << comptime!(shift as u32) } else { word >> comptime!((-shift) as u32) };
     let mask = comptime!(((1u32 << bits) - 1) << (23 - bits));
-    let exponent = comptime!((127 + bits) << 23);
     f32::reinterpret((moved & mask) | exponent)
 }
