@@ -9,6 +9,7 @@ use atelico_kernels::formats::Format;
 use atelico_kernels::ops::{Precision, Weight};
 use burn::tensor::{DType, Device, Tensor, TensorData};
 
+use crate::arithmetic::CacheType;
 use crate::nn::{Embedding, Linear, RmsNorm};
 use crate::weights::{Checkpoint, StoredTensor};
 use crate::{Error, Result};
@@ -24,7 +25,7 @@ pub struct Placement {
     /// Arithmetic of products with many rows.
     pub precision: Precision,
     /// Element type of the key-value caches.
-    pub cache_dtype: DType,
+    pub cache: CacheType,
     /// Positions that a slot holds.
     pub context: usize,
     /// Sequences that are held at once.
@@ -273,6 +274,18 @@ impl<'a> Weights<'a> {
     /// As [`Self::linear`].
     pub fn elements(&self, name: &str, shape: &[usize]) -> Result<Tensor<1>> {
         Ok(self.to_device(self.host_elements(name, shape)?))
+    }
+
+    /// The weights of a depthwise convolution, stored `[channels, 1, taps]`, as `[taps, channels]`: a
+    /// tap of all channels lies side by side.
+    ///
+    /// # Errors
+    /// As [`Self::linear`].
+    pub fn conv_taps(&self, name: &str, channels: usize, taps: usize) -> Result<Tensor<2>> {
+        let stored = self.host_elements(name, &[channels, 1, taps])?;
+        let tap = |tap| stored.iter().skip(tap).step_by(taps);
+        let values = (0..taps).flat_map(tap).copied().collect();
+        Ok(self.to_device(values).reshape([taps, channels]))
     }
 
     /// `values` on the device in float32, on one axis: more may be allocated with padded rows.

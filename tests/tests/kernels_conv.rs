@@ -19,7 +19,7 @@ fn chunks_of_a_prompt_are_convolved() {
             let mut noise = Noise(channels as u64);
             let (weight, bias) = (noise.floats(channels * taps), bias.then(|| noise.floats(channels)));
             let held = noise.floats(SLOTS * size);
-            let mut windows = tensor(&held, [SLOTS, channels, taps - 1], device);
+            let mut windows = tensor(&held, [SLOTS, taps - 1, channels], device);
             let mut window = vec![0.0; size];
             let mut position = 0;
             for rows in [1, 2, 40, 1, 16, 5] {
@@ -29,7 +29,7 @@ fn chunks_of_a_prompt_are_convolved() {
                 let positions = (position..position + rows as i32).collect::<Vec<_>>();
                 let (found, written) = ops::causal_conv(
                     tensor(&x, [rows, width], device),
-                    tensor(&weight, [channels, taps], device),
+                    tensor(&weight, [taps, channels], device),
                     bias.as_ref().map(|b| tensor(b, [channels], device)),
                     ints(&positions, device),
                     ints(&vec![1; rows], device),
@@ -62,11 +62,11 @@ fn rows_of_a_batch_are_convolved() {
             let x = noise.floats(slots.len() * width);
             let (found, written) = ops::causal_conv(
                 tensor(&x, [slots.len(), width], device),
-                tensor(&weight, [channels, taps], device),
+                tensor(&weight, [taps, channels], device),
                 Some(tensor(&bias, [channels], device)),
                 ints(&positions, device),
                 ints(&slots, device),
-                tensor(&held, [SLOTS, channels, taps - 1], device),
+                tensor(&held, [SLOTS, taps - 1, channels], device),
                 spec,
             );
             let mut expected = Vec::new();

@@ -81,9 +81,9 @@ fn causal_conv(
         let mut inputs = Array::<f32>::new(comptime!(taps as usize));
         #[unroll]
         for tap in 0..taps {
-            weights[tap as usize] = weight[(channel * taps + tap) as usize];
+            weights[tap as usize] = weight[(tap * channels + channel) as usize];
         }
-        let state = (u32::cast_from(slots[first as usize]) * channels + channel) * before;
+        let state = u32::cast_from(slots[first as usize]) * channels * before + channel;
         let anew = positions[first as usize] == 0;
         let holds_state = if comptime!(consecutive) { first == 0 } else { true.runtime() };
         #[unroll]
@@ -91,7 +91,7 @@ fn causal_conv(
             let mut value = 0.0f32;
             if holds_state {
                 if !anew {
-                    value = window[(state + tap) as usize];
+                    value = window[(state + tap * channels) as usize];
                 }
             } else {
                 value = x[((first + tap - before) * width + offset + channel) as usize];
@@ -123,9 +123,9 @@ fn causal_conv(
                 if count + tap >= before {
                     value = x[((first + count + tap - before) * width + offset + channel) as usize];
                 } else if !anew {
-                    value = window[(state + count + tap) as usize];
+                    value = window[(state + (count + tap) * channels) as usize];
                 }
-                window[(state + tap) as usize] = value;
+                window[(state + tap * channels) as usize] = value;
             }
         }
     }

@@ -171,21 +171,31 @@ fn delta_rule(
             let query = key + comptime!(rows * pitch);
             let key_scale = scales[row as usize];
             let decay = decays[row as usize];
-            let mut read = 0.0f32;
+            // Four sums, so that additions need not wait for one another.
+            let mut read = Array::<f32>::new(4usize);
+            #[unroll]
+            for j in 0..4u32 {
+                read[j as usize] = 0.0f32;
+            }
             #[unroll]
             for j in 0..per_unit {
-                read += s[j as usize] * vectors[(key + j * SHARE) as usize];
+                read[comptime!(j % 4) as usize] += s[j as usize] * vectors[(key + j * SHARE) as usize];
             }
+            let read = (read[0] + read[1]) + (read[2] + read[3]);
             let value = values[(row * COLUMNS + unit / SHARE) as usize];
             let write = betas[row as usize] * (value - decay * key_scale * share_sum(read)) * key_scale;
-            let mut sum = 0.0f32;
+            let mut sums = Array::<f32>::new(4usize);
+            #[unroll]
+            for j in 0..4u32 {
+                sums[j as usize] = 0.0f32;
+            }
             #[unroll]
             for j in 0..per_unit {
                 let next = s[j as usize] * decay + vectors[(key + j * SHARE) as usize] * write;
                 s[j as usize] = next;
-                sum += next * vectors[(query + j * SHARE) as usize];
+                sums[comptime!(j % 4) as usize] += next * vectors[(query + j * SHARE) as usize];
             }
-            let sum = share_sum(sum) * scales[(rows + row) as usize];
+            let sum = share_sum((sums[0] + sums[1]) + (sums[2] + sums[3])) * scales[(rows + row) as usize];
             if part == 0 && wanted < dv {
                 out[((tile + row) * comptime!(value_heads * dv) + head * dv + column) as usize] = sum;
             }

@@ -26,7 +26,6 @@ pub(crate) fn causal_conv(
     out: &mut [f32],
 ) {
     let ConvSpec { channels, taps, offset, consecutive } = *spec;
-    let weights = transpose(weight, taps); // [taps, channels]
     let run = if consecutive { positions.len().max(1) } else { 1 };
     let runs = x.chunks(run * width).zip(out.chunks_mut(run * channels)).zip(positions.iter().zip(slots).step_by(run));
     for ((x, out), (position, slot)) in runs {
@@ -39,7 +38,7 @@ pub(crate) fn causal_conv(
         if *position == 0 {
             window.fill(0.0);
         }
-        let before = transpose(window, taps - 1); // [taps - 1, channels]
+        let before = &*window; // [taps - 1, channels]
         // The input `index - (taps - 1)` rows after the first.
         let input = |index: usize| match index.checked_sub(taps - 1) {
             None => &before[index * channels..][..channels],
@@ -49,7 +48,7 @@ pub(crate) fn causal_conv(
         let convolve = |(row, out): (usize, &mut [f32])| {
             let mut inputs: [&[f32]; MAX_TAPS] = [&[]; MAX_TAPS];
             inputs.iter_mut().take(taps).enumerate().for_each(|(tap, from)| *from = input(row + tap));
-            level.run(ConvRow { inputs: &inputs[..taps], weights: &weights, bias, out });
+            level.run(ConvRow { inputs: &inputs[..taps], weights: weight, bias, out });
         };
         if out.len() < PARALLEL {
             out.chunks_exact_mut(channels).enumerate().for_each(convolve);
@@ -58,23 +57,14 @@ pub(crate) fn causal_conv(
         }
         let rows = x.len() / width;
         for tap in 0..taps - 1 {
-            for (channel, value) in input(rows + tap).iter().enumerate() {
-                window[channel * (taps - 1) + tap] = *value;
+            match (rows + tap).checked_sub(taps - 1) {
+                None => window.copy_within((rows + tap) * channels..(rows + tap + 1) * channels, tap * channels),
+                Some(row) => {
+                    window[tap * channels..][..channels].copy_from_slice(&x[row * width + offset..][..channels]);
+                }
             }
         }
     }
-}
-
-/// `[n, columns]` as `[columns, n]`.
-fn transpose(from: &[f32], columns: usize) -> Vec<f32> {
-    let n = from.len() / columns;
-    let mut to = vec![0.0; from.len()];
-    for (i, row) in from.chunks_exact(columns).enumerate() {
-        for (j, value) in row.iter().enumerate() {
-            to[j * n + i] = *value;
-        }
-    }
-    to
 }
 
 /// One row of the convolution: `inputs` holds the row that each tap weighs.

@@ -3,13 +3,18 @@
 
 use rayon::prelude::*;
 
+use super::linear::cut;
 use super::norm::NormRow;
+use super::pool;
 use super::simd::{Kernel, LANES, Level, Simd, Unit};
 use crate::ops::{DeltaSpec, L2_EPS};
 
 /// Vectors across a block of columns.
 const BLOCK: usize = 2;
 const COLUMNS: usize = BLOCK * LANES;
+/// Vectors across a state of the usual size, which a single row passes over in memory's order.
+const WIDE: usize = 8;
+const WIDE_COLUMNS: usize = WIDE * LANES;
 
 /// Multiply-adds below which a thread's start costs more than it saves.
 const PARALLEL: usize = 1 << 17;
@@ -56,22 +61,13 @@ fn delta_rule_at(level: Level, inputs: &Inputs<'_>, state: &mut [f32], out: &mut
             state.fill(0.0);
         }
         let rows = first..first + out.len() / out_width;
-        let of_head = |(head, state): (usize, &mut [f32])| {
-            let mut out = vec![0.0; rows.len() * spec.value_dim];
+        let outputs = cut(out.chunks_exact_mut(out_width).collect(), spec.value_dim);
+        let mut tasks: Vec<_> = state.chunks_exact_mut(size).zip(outputs).collect();
+        let most = if rows.len() * heads * size < PARALLEL { 1 } else { usize::MAX };
+        pool::for_each_on(most, &mut tasks, |head, (state, out)| {
             let rows = rows.clone();
-            level.run(Head { head, rows, qkv, vectors: &vectors, factors: &factors, spec, state, out: &mut out });
-            out
-        };
-        let outputs: Vec<Vec<f32>> = if rows.len() * heads * size < PARALLEL {
-            state.chunks_exact_mut(size).enumerate().map(of_head).collect()
-        } else {
-            state.par_chunks_exact_mut(size).enumerate().map(of_head).collect()
-        };
-        for (row, out) in out.chunks_exact_mut(out_width).enumerate() {
-            for (out, from) in out.chunks_exact_mut(spec.value_dim).zip(&outputs) {
-                out.copy_from_slice(&from[row * spec.value_dim..][..spec.value_dim]);
-            }
-        }
+            level.run(Head { head, rows, qkv, vectors: &vectors, factors: &factors, spec, state, out });
+        });
     }
 }
 
@@ -119,7 +115,7 @@ fn factors(inputs: &Inputs<'_>) -> Vec<Factors> {
 }
 
 /// Some rows of one value head.
-struct Head<'a> {
+struct Head<'a, 'b> {
     head: usize,
     rows: std::ops::Range<usize>,
     qkv: &'a [f32],
@@ -129,10 +125,10 @@ struct Head<'a> {
     /// `[key_dim, value_dim]`
     state: &'a mut [f32],
     /// `[rows, value_dim]`
-    out: &'a mut [f32],
+    out: &'a mut [&'b mut [f32]],
 }
 
-impl Kernel for Head<'_> {
+impl Kernel for Head<'_, '_> {
     type Output = ();
 
     #[inline(always)]
@@ -140,40 +136,59 @@ impl Kernel for Head<'_> {
         let DeltaSpec { key_heads, value_heads, key_dim, value_dim, tiled, .. } = *self.spec;
         let key_head = if tiled { self.head % key_heads } else { self.head / (value_heads / key_heads) };
         let keys_width = key_heads * key_dim;
+        if let ([out], WIDE_COLUMNS) = (&mut *self.out, value_dim) {
+            let row = self.rows.start;
+            let value = bytemuck::from_bytes_mut::<[Unit; WIDE]>(bytemuck::cast_slice_mut(out));
+            let from = row * self.spec.width() + 2 * keys_width + self.head * value_dim;
+            value.as_flattened_mut().copy_from_slice(&self.qkv[from..][..value_dim]);
+            let vectors = &self.vectors[row * 2 * keys_width + key_head * key_dim..];
+            let factors = self.factors[row * value_heads + self.head];
+            let state = bytemuck::cast_slice_mut(self.state);
+            return step(simd, state, &vectors[..key_dim], &vectors[keys_width..][..key_dim], value, factors);
+        }
         let mut block = vec![[[0.0; LANES]; BLOCK]; key_dim];
         for start in (0..value_dim).step_by(COLUMNS) {
             let columns = start..value_dim.min(start + COLUMNS);
             for (to, from) in block.iter_mut().zip(self.state.chunks_exact(value_dim)) {
-                to.as_flattened_mut()[..columns.len()].copy_from_slice(&from[columns.clone()]);
+                copy(to.as_flattened_mut(), &from[columns.clone()]);
             }
             for (index, row) in self.rows.clone().enumerate() {
                 let vectors = &self.vectors[row * 2 * keys_width + key_head * key_dim..];
                 let from = row * self.spec.width() + 2 * keys_width + self.head * value_dim;
                 let mut value = [[0.0; LANES]; BLOCK];
-                value.as_flattened_mut()[..columns.len()].copy_from_slice(&self.qkv[from..][columns.clone()]);
+                copy(value.as_flattened_mut(), &self.qkv[from..][columns.clone()]);
                 let factors = self.factors[row * value_heads + self.head];
                 step(simd, &mut block, &vectors[..key_dim], &vectors[keys_width..][..key_dim], &mut value, factors);
-                self.out[index * value_dim..][columns.clone()].copy_from_slice(&value.as_flattened()[..columns.len()]);
+                copy(&mut self.out[index][columns.clone()], value.as_flattened());
             }
             for (from, to) in block.iter().zip(self.state.chunks_exact_mut(value_dim)) {
-                to[columns.clone()].copy_from_slice(&from.as_flattened()[..columns.len()]);
+                copy(&mut to[columns.clone()], from.as_flattened());
             }
         }
     }
 }
 
-/// One row's step of a block of columns; `value` becomes the output.
+/// Copies as much as both hold; a whole block without a call.
 #[inline(always)]
-fn step<S: Simd>(
+fn copy(to: &mut [f32], from: &[f32]) {
+    match (to.first_chunk_mut::<COLUMNS>(), from.first_chunk::<COLUMNS>()) {
+        (Some(to), Some(from)) => *to = *from,
+        _ => to.iter_mut().zip(from).for_each(|(to, from)| *to = *from),
+    }
+}
+
+/// One row's step of `B` vectors of columns; `value` becomes the output.
+#[inline(always)]
+fn step<S: Simd, const B: usize>(
     simd: S,
-    block: &mut [[Unit; BLOCK]],
+    block: &mut [[Unit; B]],
     query: &[f32],
     key: &[f32],
-    value: &mut [Unit; BLOCK],
+    value: &mut [Unit; B],
     Factors { decay, beta }: Factors,
 ) {
     // Two sums of each, so that additions need not wait for one another.
-    let mut read = [[simd.splat(0.0); BLOCK]; 2];
+    let mut read = [[simd.splat(0.0); B]; 2];
     for (states, keys) in block.as_chunks::<2>().0.iter().zip(key.as_chunks::<2>().0) {
         for ((read, state), key) in read.iter_mut().zip(states).zip(keys) {
             let key = simd.splat(*key);
@@ -182,13 +197,13 @@ fn step<S: Simd>(
             }
         }
     }
-    let mut write = [simd.splat(0.0); BLOCK];
+    let mut write = [simd.splat(0.0); B];
     for (u, write) in write.iter_mut().enumerate() {
         let read = simd.mul(simd.splat(decay), simd.add(read[0][u], read[1][u]));
         *write = simd.mul(simd.splat(beta), simd.sub(simd.load(&value[u]), read));
     }
     let decay = simd.splat(decay);
-    let mut sums = [[simd.splat(0.0); BLOCK]; 2];
+    let mut sums = [[simd.splat(0.0); B]; 2];
     let rows = block.as_chunks_mut::<2>().0.iter_mut().zip(key.as_chunks::<2>().0.iter().zip(query.as_chunks::<2>().0));
     for (states, (keys, queries)) in rows {
         for (((sums, state), key), query) in sums.iter_mut().zip(states).zip(keys).zip(queries) {
@@ -224,7 +239,7 @@ mod tests {
     #[test]
     fn rows_follow_the_rule() {
         let mut random = Random::new(21);
-        for (m, value_dim, consecutive) in [(2, 20, false), (3, 33, true), (40, 128, true)] {
+        for (m, value_dim, consecutive) in [(2, 20, false), (3, 33, true), (2, 128, false), (40, 128, true)] {
             let spec = DeltaSpec {
                 key_heads: 2,
                 value_heads: 4,

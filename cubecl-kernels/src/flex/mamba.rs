@@ -1,7 +1,7 @@
 //! The selective state-space recurrence of Mamba2, a task a head.
 
-use rayon::prelude::*;
-
+use super::linear::cut;
+use super::pool;
 use super::simd::{Kernel, LANES, Level, Simd};
 use crate::ops::MambaSpec;
 
@@ -33,13 +33,14 @@ pub(crate) fn mamba_scan(
     let (of_slot, of_head) = (heads * head_dim * state_size, head_dim * state_size);
     let rows = positions.len();
     let run = if spec.consecutive { rows } else { 1 };
-    // [heads, run, head_dim]: each task writes its own part.
-    let mut by_head = vec![0.0; run * spec.inner_size()];
     for first in (0..rows).step_by(run.max(1)) {
         let state =
             usize::try_from(slots[first]).ok().and_then(|slot| state.get_mut(slot * of_slot..(slot + 1) * of_slot));
         let Some(state) = state else { continue };
-        let head = |(head, (state, y)): (usize, (&mut [f32], &mut [f32]))| {
+        let rows = y[first * spec.inner_size()..][..run * spec.inner_size()].chunks_exact_mut(spec.inner_size());
+        let mut tasks: Vec<_> = state.chunks_exact_mut(of_head).zip(cut(rows.collect(), head_dim)).collect();
+        let most = if of_slot * run < PARALLEL { 1 } else { usize::MAX };
+        pool::for_each_on(most, &mut tasks, |head, (state, y)| {
             if positions[first] == 0 {
                 state.fill(0.0);
             }
@@ -53,26 +54,12 @@ pub(crate) fn mamba_scan(
                 state,
                 y,
             });
-        };
-        if of_slot * run < PARALLEL {
-            state.chunks_exact_mut(of_head).zip(by_head.chunks_exact_mut(run * head_dim)).enumerate().for_each(head);
-        } else {
-            state
-                .par_chunks_exact_mut(of_head)
-                .zip(by_head.par_chunks_exact_mut(run * head_dim))
-                .enumerate()
-                .for_each(head);
-        }
-        for (head, part) in by_head.chunks_exact(run * head_dim).enumerate() {
-            for (token, part) in part.chunks_exact(head_dim).enumerate() {
-                y[(first + token) * spec.inner_size() + head * head_dim..][..head_dim].copy_from_slice(part);
-            }
-        }
+        });
     }
 }
 
 /// One head over the tokens of one slot.
-struct Head<'a> {
+struct Head<'a, 'b> {
     /// `[tokens, conv_dim]`
     xbc: &'a [f32],
     /// `[tokens, dt_width]`
@@ -85,10 +72,10 @@ struct Head<'a> {
     /// `[head_dim, state_size]`
     state: &'a mut [f32],
     /// `[tokens, head_dim]`
-    y: &'a mut [f32],
+    y: &'a mut [&'b mut [f32]],
 }
 
-impl Kernel for Head<'_> {
+impl Kernel for Head<'_, '_> {
     type Output = ();
 
     #[inline(always)]
@@ -98,7 +85,7 @@ impl Kernel for Head<'_> {
         let b_at = spec.inner_size() + head * groups / heads * state_size;
         let c_at = b_at + groups * state_size;
         let tiles = xbc.chunks(TOKENS * spec.conv_dim()).zip(dt.chunks(TOKENS * dt_width));
-        for ((xbc, dt), y) in tiles.zip(y.chunks_mut(TOKENS * head_dim)) {
+        for ((xbc, dt), y) in tiles.zip(y.chunks_mut(TOKENS)) {
             let (mut steps, mut decays) = ([0.0; TOKENS], [0.0; TOKENS]);
             for ((dt, step), decay) in dt.chunks_exact(dt_width).zip(&mut steps).zip(&mut decays) {
                 *step = softplus(dt[spec.dt_offset + head] + dt_bias);
@@ -108,7 +95,7 @@ impl Kernel for Head<'_> {
                 for (token, xbc) in xbc.chunks_exact(spec.conv_dim()).enumerate() {
                     let x = xbc[head * head_dim + p];
                     let (b, c) = (&xbc[b_at..][..state_size], &xbc[c_at..][..state_size]);
-                    y[token * head_dim + p] = advance(simd, h, b, c, decays[token], steps[token] * x) + d * x;
+                    y[token][p] = advance(simd, h, b, c, decays[token], steps[token] * x) + d * x;
                 }
             }
         }

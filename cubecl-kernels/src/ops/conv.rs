@@ -38,13 +38,13 @@ pub(crate) trait ConvOps: Backend {
     ) -> (FloatTensor<Self>, FloatTensor<Self>);
 }
 
-/// `silu(bias + Σ_j weight[:, j] ⊙ x[t - taps + 1 + j])`: the short convolution before a Mamba2 or
+/// `silu(bias + Σ_j weight[j] ⊙ x[t - taps + 1 + j])`: the short convolution before a Mamba2 or
 /// DeltaNet layer. Inputs before the first row come from the slot's window, or are zeros when the
 /// row is at position 0; the window is written in place.
 ///
 /// # Shapes
-/// x `[m, width]` with the channels at columns `spec.offset..`, weight `[channels, taps]`, bias
-/// `[channels]`, positions and slots `[m]` int32, window `[slots, channels, taps - 1]` (oldest input
+/// x `[m, width]` with the channels at columns `spec.offset..`, weight `[taps, channels]`, bias
+/// `[channels]`, positions and slots `[m]` int32, window `[slots, taps - 1, channels]` (oldest input
 /// first). Returns `[m, channels]` and the window. All but the indices are float32.
 pub fn causal_conv(
     x: Tensor<2>,

@@ -44,7 +44,7 @@ impl DeltaNetConfig {
 
     /// The state of one layer.
     pub(crate) fn new_state(&self, placement: &Placement) -> RecurrentState {
-        let conv = [self.rule().width(), self.conv_kernel_dim - 1];
+        let conv = [self.conv_kernel_dim - 1, self.rule().width()];
         RecurrentState::new(conv, [self.num_value_heads, self.key_head_dim, self.value_head_dim], placement)
     }
 
@@ -105,7 +105,7 @@ impl GatedDeltaNet {
         };
         Ok(Self {
             in_proj: weights.linear_fused(&projections, hidden_size)?,
-            conv1d: weights.elements("conv1d.weight", &[channels, 1, taps])?.reshape([channels, taps]),
+            conv1d: weights.conv_taps("conv1d.weight", channels, taps)?,
             a: weights.to_device(a),
             dt_bias: weights.elements("dt_bias", &[heads])?,
             norm: weights.vector("norm.weight", value_head_dim)?,

@@ -42,7 +42,7 @@ impl Mamba2Config {
 
     /// The state of one layer.
     pub(crate) fn new_state(&self, placement: &Placement) -> RecurrentState {
-        let conv = [self.scan().conv_dim(), self.conv_kernel - 1];
+        let conv = [self.conv_kernel - 1, self.scan().conv_dim()];
         RecurrentState::new(conv, [self.num_heads, self.head_dim, self.state_size], placement)
     }
 
@@ -95,10 +95,9 @@ impl Mamba2 {
             true => Some(weights.elements("conv1d.bias", &[channels])?),
             false => None,
         };
-        let conv_weight = weights.elements("conv1d.weight", &[channels, 1, conv_kernel])?;
         Ok(Self {
             in_proj: weights.linear("in_proj", inner_size + channels + num_heads, hidden_size)?,
-            conv_weight: conv_weight.reshape([channels, conv_kernel]),
+            conv_weight: weights.conv_taps("conv1d.weight", channels, conv_kernel)?,
             conv_bias,
             head_parameters: weights.to_device([a, others.concat()].concat()).reshape([3, num_heads]),
             norm: weights.elements("norm.weight", &[inner_size])?,
