@@ -7,10 +7,10 @@ use std::path::{Path, PathBuf};
 /// opened before a GPU is.
 ///
 /// Takes effect only before the first GPU is opened, and only once: `None` when CubeCL is configured
-/// already, and in builds without the feature `persistence`. Where the folder can't be written,
+/// already, and in builds without a GPU's backend. Where the folder can't be written,
 /// kernels are kept for the length of the process.
 pub fn keep_below(root: &Path, version: &str) -> Option<PathBuf> {
-    #[cfg(all(feature = "cube", feature = "persistence"))]
+    #[cfg(feature = "cube")]
     {
         use cubecl::config::cache::CacheConfig;
         use cubecl::config::{CubeClRuntimeConfig, RuntimeConfig};
@@ -25,7 +25,7 @@ pub fn keep_below(root: &Path, version: &str) -> Option<PathBuf> {
         let database = root.join(cubecl::environment::file_name(&config.environment.name));
         CubeClRuntimeConfig::try_set(config).then_some(database)
     }
-    #[cfg(not(all(feature = "cube", feature = "persistence")))]
+    #[cfg(not(feature = "cube"))]
     {
         let _ = (root, version);
         None
