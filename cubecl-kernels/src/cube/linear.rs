@@ -7,8 +7,8 @@ use burn_cubecl::CubeBackend;
 use burn_cubecl::tensor::CubeTensor;
 use cubecl::prelude::*;
 
-use super::matvec::{self, MatvecPlan};
-use super::runs::CHUNK;
+use super::matvec::{self, Choice, MatvecPlan};
+use super::runs::{CHUNK, code_exponent};
 use super::unpack::{Planes, blocks, groups_per_block, native_half, planes, unpack1, unpack8};
 use super::{contiguous, dims, empty, gemm, grid, line, plane_size};
 use crate::formats::Format;
@@ -118,34 +118,93 @@ fn float_dtype(format: Format) -> DType {
 
 /// How many planes share a row, and how many rows a plane takes, so that some loads of every unit are
 /// in flight at once and the matrix spreads over the whole device.
-fn matvec_plan(x: &CubeTensor, spec: MatrixSpec, m: usize, fusion: FusionSpec) -> MatvecPlan {
+fn matvec_plan(x: &CubeTensor, spec: MatrixSpec, m: usize, fusion: FusionSpec, choice: Choice) -> MatvecPlan {
     let MatrixSpec { format, rows, cols } = spec;
     let plane = plane_size(x);
     let packed = !format.is_float();
     let chunks = if packed { cols as u32 / CHUNK } else { (cols * format.block_bytes() / 16) as u32 };
     // A chunk of a packed format is several loads, and many instructions.
     let per_unit = if packed { 1 } else { 2 };
-    let split = (chunks / (plane * per_unit)).clamp(1, PLANES);
-    // Rows that share loads of x, where enough planes are left to fill the device.
-    let loads = rows as u32 * chunks;
-    let rows_per_plane = if m >= 4 || loads >= if packed { 400_000 } else { 700_000 } { 4 } else { 2 };
-    MatvecPlan {
+    let mut plan = MatvecPlan {
         format,
         m: m as u32,
         chunks,
-        split,
-        rows: rows_per_plane,
-        planes: PLANES / split * split,
+        split: 1,
+        rows: 2,
+        planes: PLANES,
         plane,
         native_half: native_half(x),
         norm: fusion.norm_eps.is_some(),
         gated: fusion.gated,
         residual: fusion.residual,
+        choice,
+    };
+    plan.split = (plan.all_chunks() / (plane * per_unit)).clamp(1, PLANES);
+    plan.planes = PLANES / plan.split * plan.split;
+    // Rows that share loads of x, where enough planes are left to fill the device.
+    let loads = rows as u32 * plan.all_chunks();
+    if m >= 4 || loads >= if packed { 400_000 } else { 700_000 } {
+        plan.rows = 4;
+    }
+    plan
+}
+
+/// The experts of a product, as [`matvec::matvec`] takes them.
+pub(super) struct Chosen {
+    pub(super) choice: Choice,
+    pub(super) ids: CubeTensor,
+    /// Stands in as anything where nothing is summed.
+    pub(super) weights: CubeTensor,
+    pub(super) experts: usize,
+    pub(super) share: usize,
+}
+
+/// A product with chosen experts, one column a choice or token of `out`.
+pub(super) fn launch_chosen(
+    x: CubeTensor,
+    words: CubeTensor,
+    spec: MatrixSpec,
+    out: &CubeTensor,
+    offset: usize,
+    chosen: Chosen,
+) {
+    let MatrixSpec { format, rows, cols } = spec;
+    let [columns, stride] = dims(out);
+    let all = planes(format, blocks(format, rows * cols));
+    let rows = rows / chosen.experts;
+    let of_expert = MatrixSpec { rows, ..spec };
+    let plan = matvec_plan(&x, of_expert, 1, FusionSpec::default(), chosen.choice);
+    let CubeCount::Static(across, down, _) = grid(rows.div_ceil(plan.cube_outputs() as usize)) else { unreachable!() };
+    let stand_in = x.clone();
+    // SAFETY: as in [`launch_matvec`]; ids lie below the number of experts, which the gate sees to.
+    unsafe {
+        matvec::matvec::launch_unchecked(
+            &out.client,
+            CubeCount::Static(across, down, columns as u32),
+            CubeDim::new_2d(plan.plane, plan.planes),
+            4,
+            x.into_buffer_arg(),
+            words.clone().into_buffer_arg(),
+            words.into_buffer_arg(),
+            stand_in.clone().into_buffer_arg(),
+            stand_in.into_buffer_arg(),
+            out.clone().into_buffer_arg(),
+            chosen.ids.into_buffer_arg(),
+            chosen.weights.into_buffer_arg(),
+            all,
+            code_exponent(format),
+            0.0,
+            rows as u32,
+            stride as u32,
+            offset as u32,
+            chosen.share as u32,
+            plan,
+        );
     }
 }
 
-/// Whether [`launch_matvec`] can do for `spec` what `fusion` asks for.
-fn vectors_divide(spec: MatrixSpec) -> bool {
+/// Whether rows divide into the 16-byte loads of [`matvec::matvec`].
+pub(super) fn vectors_divide(spec: MatrixSpec) -> bool {
     spec.cols * spec.format.block_bytes() % 16 == 0 || !spec.format.is_float()
 }
 
@@ -165,8 +224,9 @@ fn launch_matvec(
     let plane = plane_size(&x);
     let (stride, offset) = (stride as u32, offset as u32);
     if vectors_divide(spec) {
-        let plan = matvec_plan(&x, spec, m, fusion);
+        let plan = matvec_plan(&x, spec, m, fusion, Choice::All);
         let outputs = if fusion.gated { rows / 2 } else { rows };
+        let stand_in = words.clone();
         // SAFETY: rows and chunks past the last are masked or clamped in the kernel, and the buffers
         // hold what the shapes say: x `[m, cols]`, the planes of `spec`, `[cols]`, `[m, stride]` twice.
         unsafe {
@@ -181,11 +241,15 @@ fn launch_matvec(
                 norm_weight.into_buffer_arg(),
                 residual.into_buffer_arg(),
                 out.clone().into_buffer_arg(),
+                stand_in.clone().into_buffer_arg(),
+                stand_in.into_buffer_arg(),
                 planes(format, blocks(format, rows * cols)),
+                code_exponent(format),
                 fusion.norm_eps.unwrap_or(0.0),
                 outputs as u32,
                 stride,
                 offset,
+                1,
                 plan,
             );
         }

@@ -2,7 +2,8 @@
 //!
 //! Decoding reads every weight once per token, so these kernels are all about bytes in flight: a
 //! unit loads 16 bytes at a time from several rows, several planes share a row, and what the steps
-//! before and after would do in launches of their own (norm, gate, residual) rides along.
+//! before and after would do in launches of their own (norm, gate, residual) rides along. Products
+//! with the experts that a router chose differ in where the rows lie.
 
 use cubecl::prelude::*;
 
@@ -11,6 +12,20 @@ use super::runs::{
 };
 use super::unpack::{Planes, half_to_f32, unpack1};
 use crate::formats::Format;
+
+/// Whose rows are multiplied.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) enum Choice {
+    /// The one matrix's.
+    All,
+    /// Those of one expert for each choice.
+    Each,
+    /// Those of all experts of a token, summed with their weights.
+    Sum {
+        /// Experts of a token.
+        top_k: u32,
+    },
+}
 
 /// How a product is laid out over planes, and what rides along.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -36,6 +51,8 @@ pub(super) struct MatvecPlan {
     pub(super) gated: bool,
     /// Add to the output.
     pub(super) residual: bool,
+    /// Other than [`Choice::All`] takes one column.
+    pub(super) choice: Choice,
 }
 
 impl MatvecPlan {
@@ -63,13 +80,30 @@ impl MatvecPlan {
         self.planes / self.split * self.outputs()
     }
 
+    /// Chunks that make an output.
+    pub(super) fn all_chunks(self) -> u32 {
+        match self.choice {
+            Choice::All | Choice::Each => self.chunks,
+            Choice::Sum { top_k } => self.chunks * top_k,
+        }
+    }
+
     /// Whether every unit has a chunk at every step.
     fn whole(self) -> bool {
-        self.chunks % (self.split * self.plane) == 0
+        self.all_chunks() % (self.split * self.plane) == 0
+    }
+
+    /// Vectors of a row of x.
+    fn x_row(self) -> u32 {
+        self.chunks * self.runs() * self.run() / 4
     }
 }
 
-/// `out[c, offset + row] = Σ w[row, k] x[c, k]`; `outputs` counts the rows, or pairs of rows.
+/// `out[c, offset + row] = Σ w[row, k] x[c, k]`; `outputs` counts the rows, or pairs of rows, and
+/// `exponent` is the format's [`code_exponent`](super::runs::code_exponent).
+///
+/// With a choice, `outputs` counts the rows of an expert, `ids` holds the experts, `share` choices in a
+/// row read one row of x, and `weights` holds the factors of a sum: for each choice or token, `c`.
 #[cube(launch_unchecked)]
 #[allow(clippy::too_many_arguments)]
 pub(super) fn matvec<N: Size>(
@@ -79,11 +113,15 @@ pub(super) fn matvec<N: Size>(
     norm_weight: &[Vector<f32, N>],
     residual: &[f32],
     out: &mut [f32],
+    ids: &[i32],
+    weights: &[f32],
     planes: Planes,
+    exponent: u32,
     eps: f32,
     outputs: u32,
     stride: u32,
     offset: u32,
+    share: u32,
     #[comptime] plan: MatvecPlan,
 ) {
     let m = comptime!(plan.m);
@@ -104,28 +142,29 @@ pub(super) fn matvec<N: Size>(
     for c in 0..m {
         squares[c as usize] = 0.0f32;
     }
-    let steps = comptime!(plan.chunks.div_ceil(plan.split * plan.plane));
+    let steps = comptime!(plan.all_chunks().div_ceil(plan.split * plan.plane));
     #[unroll(comptime!(steps * plan.rows <= 16))]
     for step in 0..steps {
         let chunk = (step * plan.split + part) * plan.plane + UNIT_POS_X;
-        if comptime!(plan.whole()) {
-            step_sums(x, vectors, words, norm_weight, &planes, first, outputs, chunk, &mut sums, &mut squares, plan);
-        } else {
-            if chunk < plan.chunks {
-                step_sums(
-                    x,
-                    vectors,
-                    words,
-                    norm_weight,
-                    &planes,
-                    first,
-                    outputs,
-                    chunk,
-                    &mut sums,
-                    &mut squares,
-                    plan,
-                );
-            }
+        let inside = if comptime!(plan.whole()) { true.runtime() } else { chunk < comptime!(plan.all_chunks()) };
+        if inside {
+            step_sums(
+                x,
+                vectors,
+                words,
+                norm_weight,
+                ids,
+                weights,
+                &planes,
+                exponent,
+                first,
+                outputs,
+                share,
+                chunk,
+                &mut sums,
+                &mut squares,
+                plan,
+            );
         }
     }
 
@@ -169,7 +208,8 @@ pub(super) fn matvec<N: Size>(
             if comptime!(plan.gated) {
                 total = total / (1.0f32 + f32::exp(-total)) * second;
             }
-            let to = c * stride + offset + row;
+            let column = if comptime!(matches!(plan.choice, Choice::All)) { c } else { CUBE_POS_Z };
+            let to = column * stride + offset + row;
             if comptime!(plan.residual) {
                 total += residual[to as usize];
             }
@@ -230,9 +270,13 @@ fn step_sums<N: Size>(
     vectors: &[Vector<u32, N>],
     words: &[u32],
     norm_weight: &[Vector<f32, N>],
+    ids: &[i32],
+    weights: &[f32],
     planes: &Planes,
+    exponent: u32,
     first: u32,
     outputs: u32,
+    share: u32,
     chunk: u32,
     sums: &mut Array<f32>,
     squares: &mut Array<f32>,
@@ -240,7 +284,23 @@ fn step_sums<N: Size>(
 ) {
     let m = comptime!(plan.m);
     let run = comptime!(plan.run());
-    let x_row = comptime!(plan.chunks * plan.runs() * plan.run() / 4);
+    let x_row = comptime!(plan.x_row());
+    // The expert's first row, where its row of x begins, and its part in a sum.
+    let mut base = 0u32;
+    let mut x_base = 0u32;
+    let mut factor = 1.0f32;
+    let mut chunk = chunk;
+    if comptime!(matches!(plan.choice, Choice::Each)) {
+        base = u32::cast_from(ids[CUBE_POS_Z as usize]) * outputs;
+        x_base = CUBE_POS_Z / share * x_row;
+    }
+    if comptime!(matches!(plan.choice, Choice::Sum { .. })) {
+        let choice = CUBE_POS_Z * comptime!(plan.all_chunks() / plan.chunks) + chunk / plan.chunks;
+        base = u32::cast_from(ids[choice as usize]) * outputs;
+        x_base = choice * x_row;
+        factor = weights[choice as usize];
+        chunk %= plan.chunks;
+    }
     #[unroll]
     for half in 0..comptime!(plan.runs()) {
         // Weights of all rows first, so that their loads are in flight together.
@@ -251,7 +311,7 @@ fn step_sums<N: Size>(
         for r in 0..comptime!(plan.rows) {
             // Rows past the last are computed again and not stored.
             let o = first + comptime!(r % plan.outputs());
-            let row = select(o < outputs, o, outputs - 1) + comptime!(r / plan.outputs()) * outputs;
+            let row = base + select(o < outputs, o, outputs - 1) + comptime!(r / plan.outputs()) * outputs;
             if comptime!(plan.format.is_float()) {
                 let packed = vectors[(row * plan.chunks + chunk) as usize];
                 float_run(packed, &mut w, comptime!(r * plan.run()), plan.format, plan.native_half);
@@ -265,7 +325,7 @@ fn step_sums<N: Size>(
                     let word = codes[i as usize];
                     #[unroll]
                     for j in 0..4u32 {
-                        w[comptime!((r * RUN + i * 4 + j) as usize)] = code_float(word, j, plan.format);
+                        w[comptime!((r * RUN + i * 4 + j) as usize)] = code_float(word, exponent, j, plan.format);
                     }
                 }
                 let (scale, min) =
@@ -287,7 +347,10 @@ fn step_sums<N: Size>(
             let mut total = 0.0f32;
             #[unroll]
             for i in 0..comptime!(plan.run() / 4) {
-                let mut v = x[(c * x_row + start + i) as usize];
+                let mut v = x[(x_base + c * x_row + start + i) as usize];
+                if comptime!(matches!(plan.choice, Choice::Sum { .. })) {
+                    v *= Vector::new(factor);
+                }
                 if comptime!(plan.norm) {
                     #[unroll]
                     for j in 0..4usize {

@@ -1,7 +1,7 @@
 //! Mixture-of-experts layers: the choice of experts in one cube a row, products with the chosen.
 //!
-//! For a few rows a plane computes one output of one choice and reads the expert's id as it starts.
-//! For many, a counting sort lists the choices by expert once a layer, and each expert's are
+//! For a few rows the matrix-vector kernel reads the experts' ids as it starts, and so their rows
+//! alone. For many, a counting sort lists the choices by expert once a layer, and each expert's are
 //! multiplied tile by tile.
 
 use burn::tensor::DType;
@@ -9,6 +9,8 @@ use burn_cubecl::CubeBackend;
 use burn_cubecl::tensor::CubeTensor;
 use cubecl::prelude::*;
 
+use super::linear::{Chosen, launch_chosen, vectors_divide};
+use super::matvec::Choice;
 use super::norm::cube_sum;
 use super::unpack::{Planes, blocks, groups_per_block, planes, unpack1, unpack8};
 use super::{contiguous, dims, empty, grid, line, plane_size};
@@ -85,6 +87,11 @@ impl MoeOps for CubeBackend {
         let MoeProduct { experts, tokens, share, offset } = product;
         let [count, stride] = dims(&out);
         let (x, choices) = (contiguous(x), contiguous(choices));
+        if !grouped && vectors_divide(spec) {
+            let (ids, weights) = (choices.clone(), choices);
+            launch_chosen(x, words, spec, &out, offset, Chosen { choice: Choice::Each, ids, weights, experts, share });
+            return out;
+        }
         let planes = planes(format, blocks(format, rows * cols));
         let rows = rows / experts;
         let client = out.client.clone();
@@ -110,23 +117,20 @@ impl MoeOps for CubeBackend {
                 groups_per_block(format),
             );
         } else {
-            let dim = CubeDim::new_2d(plane_size(&x), PLANES);
-            matvec::launch(
+            matvec_ragged::launch(
                 &client,
                 CubeCount::Static((rows as u32).div_ceil(PLANES), count as u32, 1),
-                dim,
+                CubeDim::new_2d(plane_size(&x), PLANES),
                 x.into_buffer_arg(),
                 words.into_buffer_arg(),
                 choices.into_buffer_arg(),
                 buffer,
-                planes,
                 rows as u32,
                 share as u32,
                 stride as u32,
                 offset as u32,
                 cols as u32,
                 format,
-                groups_per_block(format),
             );
         }
         out
@@ -143,25 +147,26 @@ impl MoeOps for CubeBackend {
         let MatrixSpec { format, rows, cols } = spec;
         let (h, ids, weights) = (contiguous(h), contiguous(ids), contiguous(weights));
         let [m, top_k] = dims(&ids);
-        let planes = planes(format, blocks(format, rows * cols));
         let rows = rows / experts;
         let out = empty(&h, [m, rows], DType::F32);
-        let dim = CubeDim::new_2d(plane_size(&h), PLANES);
-        matvec_sum::launch(
+        if vectors_divide(spec) {
+            let choice = Choice::Sum { top_k: top_k as u32 };
+            launch_chosen(h, words, spec, &out, 0, Chosen { choice, ids, weights, experts, share: 1 });
+            return out;
+        }
+        sum_ragged::launch(
             &out.client,
             CubeCount::Static((rows as u32).div_ceil(PLANES), m as u32, 1),
-            dim,
+            CubeDim::new_2d(plane_size(&h), PLANES),
             h.into_buffer_arg(),
             words.into_buffer_arg(),
             ids.into_buffer_arg(),
             weights.into_buffer_arg(),
             out.clone().into_buffer_arg(),
-            planes,
             rows as u32,
             top_k as u32,
             cols as u32,
             format,
-            groups_per_block(format),
         );
         out
     }
@@ -380,87 +385,58 @@ fn group(ids: &[i32], out: &mut [i32], count: u32, #[comptime] experts: u32) {
     }
 }
 
-/// A unit's part of `w[row] · x[x_row]`.
+/// A unit's part of `w[row] · x[x_row]`, an element a step.
 #[cube]
-#[allow(clippy::too_many_arguments)]
-fn part_of_dot(
-    x: &[f32],
-    w: &[u32],
-    planes: &Planes,
-    row: u32,
-    x_row: u32,
-    #[comptime] cols: u32,
-    #[comptime] format: Format,
-    #[comptime] groups_per_block: u32,
-) -> f32 {
+fn part_of_dot(x: &[f32], w: &[u32], row: u32, x_row: u32, #[comptime] cols: u32, #[comptime] format: Format) -> f32 {
     let mut sum = 0.0f32;
-    if comptime!(cols % 8 == 0) {
-        let blocks = comptime!(cols / 8 / groups_per_block);
-        let mut values = Array::<f32>::new(8usize);
-        let mut group = UNIT_POS_X;
-        while group < comptime!(cols / 8) {
-            let block = row * blocks + group / groups_per_block;
-            unpack8(w, planes, block, group % groups_per_block, &mut values, format);
-            let base = x_row * cols + group * 8;
-            #[unroll]
-            for j in 0..8u32 {
-                sum += values[j as usize] * x[(base + j) as usize];
-            }
-            group += CUBE_DIM_X;
-        }
-    } else {
-        let mut k = UNIT_POS_X;
-        while k < cols {
-            sum += unpack1(w, row * cols + k, format) * x[(x_row * cols + k) as usize];
-            k += CUBE_DIM_X;
-        }
+    let mut k = UNIT_POS_X;
+    while k < cols {
+        sum += unpack1(w, row * cols + k, format) * x[(x_row * cols + k) as usize];
+        k += CUBE_DIM_X;
     }
     sum
 }
 
-/// `out[c, offset + row] = W[ids[c]][row] · x[c / share]`, a plane an output.
+/// `out[c, offset + row] = W[ids[c]][row] · x[c / share]` for float rows that vectors do not divide, a
+/// plane an output.
 #[cube(launch)]
 #[allow(clippy::too_many_arguments)]
-fn matvec(
+fn matvec_ragged(
     x: &[f32],
     w: &[u32],
     ids: &[i32],
     out: &mut [f32],
-    planes: Planes,
     rows: u32,
     share: u32,
     stride: u32,
     offset: u32,
     #[comptime] cols: u32,
     #[comptime] format: Format,
-    #[comptime] groups_per_block: u32,
 ) {
     let choice = CUBE_POS_Y;
     let row = CUBE_POS_X * CUBE_DIM_Y + UNIT_POS_Y;
     if row < rows {
         let w_row = u32::cast_from(ids[choice as usize]) * rows + row;
-        let total = plane_sum(part_of_dot(x, w, &planes, w_row, choice / share, cols, format, groups_per_block));
+        let total = plane_sum(part_of_dot(x, w, w_row, choice / share, cols, format));
         if UNIT_POS_X == 0 {
             out[(choice * stride + offset + row) as usize] = total;
         }
     }
 }
 
-/// `out[i, row] = Σ_j weights[i, j] W[ids[i, j]][row] · h[i top_k + j]`, a plane an output.
+/// `out[i, row] = Σ_j weights[i, j] W[ids[i, j]][row] · h[i top_k + j]` for such rows.
 #[cube(launch)]
 #[allow(clippy::too_many_arguments)]
-fn matvec_sum(
+fn sum_ragged(
     h: &[f32],
     w: &[u32],
     ids: &[i32],
     weights: &[f32],
     out: &mut [f32],
-    planes: Planes,
     rows: u32,
     top_k: u32,
     #[comptime] cols: u32,
     #[comptime] format: Format,
-    #[comptime] groups_per_block: u32,
 ) {
     let token = CUBE_POS_Y;
     let row = CUBE_POS_X * CUBE_DIM_Y + UNIT_POS_Y;
@@ -469,8 +445,7 @@ fn matvec_sum(
         for j in 0..top_k {
             let choice = token * top_k + j;
             let w_row = u32::cast_from(ids[choice as usize]) * rows + row;
-            let part = part_of_dot(h, w, &planes, w_row, choice, cols, format, groups_per_block);
-            sum += weights[choice as usize] * part;
+            sum += weights[choice as usize] * part_of_dot(h, w, w_row, choice, cols, format);
         }
         let total = plane_sum(sum);
         if UNIT_POS_X == 0 {
