@@ -38,22 +38,28 @@ pub enum CacheType {
     F16,
     /// bfloat16.
     BF16,
+    /// Integers of eight bits with a scale per 32 elements.
+    Q8,
 }
 
 impl CacheType {
+    /// Every type.
+    const ALL: [Self; 4] = [Self::F32, Self::F16, Self::BF16, Self::Q8];
+
     /// The name that users give it.
     pub fn name(self) -> &'static str {
         match self {
             Self::F32 => "f32",
             Self::F16 => "f16",
             Self::BF16 => "bf16",
+            Self::Q8 => "q8_0",
         }
     }
 
-    /// The tensors' element type.
+    /// The tensors' element type; the codes of [`Self::Q8`] lie in float32 words.
     pub fn dtype(self) -> DType {
         match self {
-            Self::F32 => DType::F32,
+            Self::F32 | Self::Q8 => DType::F32,
             Self::F16 => DType::F16,
             Self::BF16 => DType::BF16,
         }
@@ -70,7 +76,7 @@ impl FromStr for CacheType {
     type Err = Error;
 
     fn from_str(text: &str) -> Result<Self> {
-        named("kv_cache", text, [Self::F32, Self::F16, Self::BF16], Self::name)
+        named("kv_cache", text, Self::ALL, Self::name)
     }
 }
 
@@ -97,12 +103,12 @@ mod tests {
         for precision in PRECISIONS {
             assert_eq!(parse_precision(precision_name(precision)).unwrap(), precision);
         }
-        for cache in [CacheType::F32, CacheType::F16, CacheType::BF16] {
+        for cache in CacheType::ALL {
             assert_eq!(cache.to_string().to_uppercase().parse::<CacheType>().unwrap(), cache);
         }
         let error = parse_precision("f8").unwrap_err().to_string();
         assert_eq!(error, "`precision` is `f8`; known: f32, bf16, f16, int8");
-        let error = "q8_0".parse::<CacheType>().unwrap_err().to_string();
-        assert_eq!(error, "`kv_cache` is `q8_0`; known: f32, f16, bf16");
+        let error = "q4_0".parse::<CacheType>().unwrap_err().to_string();
+        assert_eq!(error, "`kv_cache` is `q4_0`; known: f32, f16, bf16, q8_0");
     }
 }

@@ -2,6 +2,7 @@
 
 use burn::tensor::{Int, Tensor};
 
+use crate::Result;
 use crate::state::DecodeState;
 
 /// The inputs of one forward pass: rows of tokens, each at a position of a slot. All live on the
@@ -35,7 +36,10 @@ pub trait LanguageModel {
     fn vocab_size(&self) -> usize;
 
     /// An empty state for the placement that the model was loaded for.
-    fn new_state(&self) -> DecodeState;
+    ///
+    /// # Errors
+    /// Those of [`KvCache::new`](crate::state::KvCache::new).
+    fn new_state(&self) -> Result<DecodeState>;
 
     /// Runs the rows of `step`, writes their state in place and returns the logits of the rows it
     /// asks for, `[rows, vocab_size]` float32.

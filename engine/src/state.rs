@@ -7,7 +7,9 @@
 use atelico_kernels::ops::{self, AttentionSpec, RopeSpec};
 use burn::tensor::{DType, Device, Int, Tensor};
 
+use crate::arithmetic::CacheType;
 use crate::load::Placement;
+use crate::{Error, Result};
 
 /// One model's memory: an entry per layer.
 #[derive(Debug)]
@@ -53,6 +55,12 @@ impl LayerState {
 }
 
 impl DecodeState {
+    /// Whether later positions of a slot can be given up and earlier ones kept: keys and values can, a
+    /// recurrent state has all of them mixed.
+    pub fn truncates(&self) -> bool {
+        !self.layers.iter().any(|layer| matches!(layer, LayerState::Recurrent(_)))
+    }
+
     /// Bytes held on the device.
     pub fn bytes(&self) -> usize {
         self.layers
@@ -66,8 +74,8 @@ impl DecodeState {
     }
 }
 
-/// Keys and values of an attention layer, `[slots, kv_heads, capacity, head_dim]` each; allocated
-/// once and written in place.
+/// Keys and values of an attention layer, `[slots, kv_heads, capacity, head_dim]` each, or as
+/// [`ops::q8_width`] says in eight bits; allocated once and written in place.
 #[derive(Debug)]
 pub struct KvCache {
     k: Tensor<4>,
@@ -78,10 +86,33 @@ pub struct KvCache {
 
 impl KvCache {
     /// An empty cache for `placement`'s slots and context.
-    pub fn new(kv_heads: usize, head_dim: usize, placement: &Placement) -> Self {
-        let shape = [placement.state_slots(), kv_heads, placement.context, head_dim];
-        let zeros = |shape: [usize; 4]| zeros(shape, &placement.device, placement.cache_dtype);
-        Self { k: zeros(shape), v: zeros(shape), placeholder: zeros([1, 1, 1, 1]) }
+    ///
+    /// # Errors
+    /// [`Error::Parameter`] when the heads don't divide into the blocks of an eight-bit cache, or the
+    /// cache would hold more than a GPU's kernels can address.
+    pub fn new(kv_heads: usize, head_dim: usize, placement: &Placement) -> Result<Self> {
+        let Placement { device, cache, context, .. } = placement;
+        let width = match cache {
+            CacheType::Q8 => ops::q8_width(head_dim).ok_or_else(|| {
+                let problem =
+                    format!("is {cache}, which needs heads of a multiple of 32 elements; these have {head_dim}");
+                Error::Parameter { name: "kv_cache", problem }
+            })?,
+            CacheType::F32 | CacheType::F16 | CacheType::BF16 => head_dim,
+        };
+        let slots = placement.state_slots();
+        let elements = [slots, kv_heads, *context, width].into_iter().try_fold(1usize, usize::checked_mul);
+        if !ops::is_cpu(device) && elements.is_none_or(|elements| u32::try_from(elements).is_err()) {
+            let problem = format!(
+                "of {context} tokens in {slots} slots makes caches of {kv_heads} heads of {width} elements; \
+                 a GPU's kernels address {} elements",
+                u32::MAX
+            );
+            return Err(Error::Parameter { name: "context", problem });
+        }
+        let zeros = |shape: [usize; 4]| zeros(shape, device, cache.dtype());
+        let shape = [slots, kv_heads, *context, width];
+        Ok(Self { k: zeros(shape), v: zeros(shape), placeholder: zeros([1, 1, 1, 1]) })
     }
 
     fn bytes(&self) -> usize {
@@ -114,7 +145,7 @@ impl KvCache {
 /// What a recurrent layer carries from token to token; allocated once and written in place.
 #[derive(Debug)]
 pub struct RecurrentState {
-    /// Last inputs of the causal convolution, `[slots, channels, kernel - 1]` float32.
+    /// Last inputs of the causal convolution, `[slots, kernel - 1, channels]` float32.
     conv: Tensor<3>,
     /// `[slots, heads, a, b]` float32, the layer's matrix for each head.
     matrix: Tensor<4>,
@@ -123,7 +154,7 @@ pub struct RecurrentState {
 }
 
 impl RecurrentState {
-    /// A state for `placement`'s slots: windows of `conv` (`[channels, kernel - 1]`) and matrices of
+    /// A state for `placement`'s slots: windows of `conv` (`[kernel - 1, channels]`) and matrices of
     /// `matrix` (`[heads, a, b]`).
     pub fn new(conv: [usize; 2], matrix: [usize; 3], placement: &Placement) -> Self {
         let slots = placement.state_slots();

@@ -108,7 +108,7 @@ const SMALL_WEIGHTS: u64 = 32 << 20;
 
 /// Unless the caller says otherwise, on the CPU activations of eight bits for the packed weights of
 /// all but small models; on a GPU bfloat16 operands where the tensor cores take them (CUDA), float32
-/// elsewhere. Caches are float16 where the arithmetic of products is half as wide.
+/// elsewhere. Caches are float16 on a GPU that stores it, unless float32 was asked for.
 fn placement(opened: &OpenDevice, options: &LoadOptions, context: usize, weight_bytes: u64) -> Result<Placement> {
     let default = match opened.kind {
         DeviceKind::Cuda => Precision::BF16,
@@ -116,9 +116,12 @@ fn placement(opened: &OpenDevice, options: &LoadOptions, context: usize, weight_
         _ => Precision::F32,
     };
     let precision = options.precision.unwrap_or(default);
-    let cache = options.cache.unwrap_or(match precision {
-        Precision::F32 | Precision::Int8 => CacheType::F32,
-        Precision::BF16 | Precision::F16 => CacheType::F16,
+    let cache = options.cache.unwrap_or(match opened.kind {
+        DeviceKind::Cpu => CacheType::F32,
+        // Whoever asks for float32 gets it throughout.
+        _ if options.precision == Some(Precision::F32) => CacheType::F32,
+        _ if ops::stores(&opened.device, DType::F16) => CacheType::F16,
+        _ => CacheType::F32,
     });
     let operands = match precision {
         Precision::F32 => DType::F32,
@@ -129,14 +132,7 @@ fn placement(opened: &OpenDevice, options: &LoadOptions, context: usize, weight_
     supported(opened, "precision", precision_name(precision), operands, ops::multiplies)?;
     supported(opened, "kv_cache", cache.name(), cache.dtype(), ops::stores)?;
     let prefill_chunk = options.prefill_chunk.unwrap_or(PREFILL_CHUNK).max(1);
-    Ok(Placement {
-        device: opened.device.clone(),
-        precision,
-        cache_dtype: cache.dtype(),
-        context,
-        slots: options.slots,
-        prefill_chunk,
-    })
+    Ok(Placement { device: opened.device.clone(), precision, cache, context, slots: options.slots, prefill_chunk })
 }
 
 /// Refuses a number type that the device does not have for the use in question.

@@ -36,6 +36,7 @@ fn logits(model: &ModelHandle, prompt: Vec<u32>) -> Vec<f32> {
             ignore_eos: true,
             logprobs: None,
             prompt_logits: true,
+            reuse_prefix: false,
         })
         .unwrap();
     loop {
@@ -47,7 +48,7 @@ fn logits(model: &ModelHandle, prompt: Vec<u32>) -> Vec<f32> {
 
 /// The largest difference from the reference after the case's prompts, relative to the spread.
 fn error(model: &ModelHandle, case: &Case) -> f32 {
-    let spread = case.golden["logits_std"].as_f64().unwrap() as f32;
+    let spread = case.spread();
     let found = logits(model, ids(&case.golden["prompt_ids"]));
     let expected = case.golden["logits_last"].as_array().unwrap().iter().map(|v| v.as_f64().unwrap() as f32);
     assert_eq!(found.len(), expected.len());
@@ -85,5 +86,23 @@ fn narrow_numbers_stay_within_their_bounds() {
                 }
             }
         }
+    }
+}
+
+/// Caches of eight bits, whose heads hold whole blocks; of other models they are refused.
+#[test]
+fn caches_of_eight_bits_stay_within_their_bound() {
+    let cases = language_model_cases();
+    for device in devices() {
+        for name in ["qwen3_a", "qwen35_dense", "bonsai_a"] {
+            let Some(case) = cases.iter().find(|case| case.name == name) else { continue };
+            let model = load(case, device, Precision::F32, CacheType::Q8).unwrap();
+            let worst = error(&model, case);
+            println!("{device}, float32 with q8_0 caches, {name}: within {worst:.1e} of the spread");
+            assert!((1e-4..0.05).contains(&worst), "{device}, {name}: {worst}");
+        }
+        let Some(case) = cases.iter().find(|case| case.name == "llama_a") else { continue };
+        let refused = load(case, device, Precision::F32, CacheType::Q8).unwrap_err().to_string();
+        assert!(refused.contains("multiple of 32 elements; these have 16"), "{refused}");
     }
 }

@@ -10,7 +10,8 @@ use burn_cubecl::CubeBackend;
 use burn_cubecl::tensor::CubeTensor;
 use cubecl::prelude::*;
 
-use super::{contiguous, dims, empty, line};
+use super::{contiguous, dims, empty, kv_words, line};
+use crate::ops::kv_cache::is_q8;
 use crate::ops::{AttentionOps, AttentionSpec};
 
 /// Units of a cube, and keys of a step.
@@ -33,7 +34,7 @@ impl AttentionOps for CubeBackend {
     ) -> CubeTensor {
         let q = contiguous(q);
         let [rows, width] = dims(&q);
-        let [_, _, capacity, _] = dims(&k_cache);
+        let [_, _, capacity, cache_width] = dims(&k_cache);
         let AttentionSpec { heads, kv_heads, head_dim, scale, window, consecutive } = spec;
         let group = heads / kv_heads;
         let fits = |n: &usize| group.is_multiple_of(*n) && n * (head_dim + TILE as usize) <= SHARED_FLOATS;
@@ -65,6 +66,8 @@ impl AttentionOps for CubeBackend {
             line(TILE),
             4,
             q.into_buffer_arg(),
+            k_cache.clone().into_buffer_arg(),
+            v_cache.clone().into_buffer_arg(),
             k_cache.into_buffer_arg(),
             v_cache.into_buffer_arg(),
             positions.into_buffer_arg(),
@@ -81,6 +84,7 @@ impl AttentionOps for CubeBackend {
             window.unwrap_or(0) as u32,
             rows_per_cube as u32,
             splits as u32,
+            is_q8(cache_width, head_dim),
             dtype,
         );
         if splits > 1 {
@@ -105,6 +109,8 @@ fn attend<F: Float, N: Size>(
     q: &[f32],
     k_cache: &[Vector<F, N>],
     v_cache: &[F],
+    k_words: &[u32],
+    v_words: &[u32],
     positions: &[i32],
     slots: &[i32],
     out: &mut [f32],
@@ -119,6 +125,7 @@ fn attend<F: Float, N: Size>(
     #[comptime] window: u32,
     #[comptime] rows_per_cube: u32,
     #[comptime] splits: u32,
+    #[comptime] q8: bool,
     #[define(F)] _dtype: ElemType,
 ) {
     let vectors = comptime!(heads_per_cube * rows_per_cube);
@@ -163,6 +170,7 @@ fn attend<F: Float, N: Size>(
     sync_cube();
 
     let base = (slot * kv_heads + kv_head) * capacity;
+    let region = kv_words::region(slot * kv_heads + kv_head, capacity, d);
     let mut tile = begin;
     while tile < end {
         let key = tile + unit;
@@ -173,10 +181,24 @@ fn attend<F: Float, N: Size>(
         }
         if key < end {
             for i in 0..comptime!(d / 4) {
-                let k = k_cache[((base + key) * comptime!(d / 4) + i) as usize];
+                let mut k = Array::<f32>::new(4usize);
+                if comptime!(q8) {
+                    let word = k_words[kv_words::code_at(region, key, i, d) as usize];
+                    let scale = f32::reinterpret(k_words[kv_words::scale_at(region, capacity, key, i, d) as usize]);
+                    #[unroll]
+                    for j in 0..4u32 {
+                        k[j as usize] = kv_words::value(word, scale, j);
+                    }
+                } else {
+                    let held = k_cache[((base + key) * comptime!(d / 4) + i) as usize];
+                    #[unroll]
+                    for j in 0..4u32 {
+                        k[j as usize] = f32::cast_from(held.extract(comptime!(j as usize)));
+                    }
+                }
                 #[unroll]
                 for j in 0..4u32 {
-                    let k = f32::cast_from(k.extract(comptime!(j as usize)));
+                    let k = k[j as usize];
                     #[unroll]
                     for vector in 0..vectors {
                         dots[vector as usize] += k * queries[(vector * d + i * 4 + j) as usize];
@@ -239,7 +261,14 @@ fn attend<F: Float, N: Size>(
             for o in 0..per_unit {
                 let i = unit + o * TILE;
                 if i < comptime!(vectors * d) {
-                    let v = f32::cast_from(v_cache[((base + tile + j) * d + i % d) as usize]);
+                    let v = if comptime!(q8) {
+                        let word = i % d / 4;
+                        let held = v_words[kv_words::code_at(region, tile + j, word, d) as usize];
+                        let at = kv_words::scale_at(region, capacity, tile + j, word, d);
+                        kv_words::value(held >> (8 * (i % 4)), f32::reinterpret(v_words[at as usize]), 0u32)
+                    } else {
+                        f32::cast_from(v_cache[((base + tile + j) * d + i % d) as usize])
+                    };
                     values[o as usize] += scores[((i / d) * TILE + j) as usize] * v;
                 }
             }

@@ -11,7 +11,8 @@ use burn_cubecl::CubeBackend;
 use burn_cubecl::tensor::CubeTensor;
 use cubecl::prelude::*;
 
-use super::{contiguous, dims, empty, line, plane_size};
+use super::{contiguous, dims, empty, kv_words, line, plane_size};
+use crate::ops::kv_cache::is_q8;
 use crate::ops::{AttentionSpec, DecodeAttentionOps, RopePairing, RopeSpec};
 
 /// Score of a key that a row may not see.
@@ -45,12 +46,23 @@ struct Plan {
     splits: u32,
     pairing: RopePairing,
     norm: bool,
+    /// The cache holds eight bits an element.
+    q8: bool,
 }
 
 impl Plan {
-    fn new(attention: &AttentionSpec, rope: &RopeSpec, rotary: usize, dtype: DType, plane: u32, splits: usize) -> Self {
+    fn new(
+        attention: &AttentionSpec,
+        rope: &RopeSpec,
+        rotary: usize,
+        cache: &CubeTensor,
+        plane: u32,
+        splits: usize,
+    ) -> Self {
         let AttentionSpec { heads, kv_heads, head_dim, window, .. } = *attention;
-        let width = if dtype.size() == 2 { 8 } else { 4 };
+        let [_, _, _, cache_width] = dims(cache);
+        let q8 = is_q8(cache_width, head_dim);
+        let width = if q8 || cache.dtype.size() == 2 { 8 } else { 4 };
         // The largest power of two that divides a head's loads.
         let loads = head_dim / width;
         let lanes = (1usize << loads.trailing_zeros()).min(plane as usize);
@@ -72,6 +84,7 @@ impl Plan {
             splits: splits as u32,
             pairing: rope.pairing,
             norm: rope.qk_norm_eps_bits.is_some(),
+            q8,
         }
     }
 
@@ -117,7 +130,7 @@ impl DecodeAttentionOps for CubeBackend {
         let reach = window.unwrap_or(capacity).min(capacity);
         let processors = qkv.client.properties().hardware.num_streaming_multiprocessors.unwrap_or(16) as usize;
         let splits = (2 * processors / (kv_heads * rows)).clamp(1, MAX_SPLITS).min(reach.div_ceil(MIN_KEYS));
-        let plan = Plan::new(&attention, &rope, rotary, k_cache.dtype, plane_size(&qkv), splits);
+        let plan = Plan::new(&attention, &rope, rotary, &k_cache, plane_size(&qkv), splits);
         let out = empty(&qkv, [rows, heads * head_dim], DType::F32);
         let (partial, stats) = if splits > 1 {
             (
@@ -144,6 +157,8 @@ impl DecodeAttentionOps for CubeBackend {
                 table.into_buffer_arg(),
                 positions.clone().into_buffer_arg(),
                 slots.into_buffer_arg(),
+                k_cache.clone().into_buffer_arg(),
+                v_cache.clone().into_buffer_arg(),
                 k_cache.clone().into_buffer_arg(),
                 v_cache.clone().into_buffer_arg(),
                 partial.clone().into_buffer_arg(),
@@ -271,6 +286,80 @@ fn prepare<N: Size>(
     }
 }
 
+/// Word of a head's codes that a unit's load `i` begins with.
+#[cube]
+fn first_word(lane: u32, #[comptime] i: u32, #[comptime] plan: Plan) -> u32 {
+    (comptime!(i * plan.lanes) + lane) * comptime!(plan.width / 4)
+}
+
+/// Load `i` of a position's key or value.
+#[cube]
+#[allow(clippy::too_many_arguments)]
+fn read_q8(
+    words: &mut [u32],
+    region: u32,
+    capacity: u32,
+    position: u32,
+    lane: u32,
+    #[comptime] i: u32,
+    to: &mut Array<f32>,
+    #[comptime] plan: Plan,
+) {
+    let first = first_word(lane, i, plan);
+    let scale = f32::reinterpret(words[kv_words::scale_at(region, capacity, position, first, plan.d) as usize]);
+    #[unroll]
+    for w in 0..comptime!(plan.width / 4) {
+        let word = words[kv_words::code_at(region, position, first + w, plan.d) as usize];
+        #[unroll]
+        for j in 0..4u32 {
+            to[comptime!((i * plan.width + w * 4 + j) as usize)] = kv_words::value(word, scale, j);
+        }
+    }
+}
+
+/// Writes the units' slices of a key or value, if `writes`; all units take part in finding the scales.
+#[cube]
+fn write_q8(
+    words: &mut [u32],
+    slice: &Array<f32>,
+    region: u32,
+    capacity: u32,
+    position: u32,
+    writes: bool,
+    #[comptime] plan: Plan,
+) {
+    let lane = UNIT_POS_X % plan.lanes;
+    #[unroll]
+    for i in 0..comptime!(plan.slice() / plan.width) {
+        let mut largest = 0.0f32;
+        #[unroll]
+        for j in 0..comptime!(plan.width) {
+            largest = max(largest, f32::abs(slice[comptime!((i * plan.width + j) as usize)]));
+        }
+        // Neighbouring units hold the rest of the block.
+        #[unroll]
+        for step in 0..comptime!((4 * kv_words::BLOCK_WORDS / plan.width).ilog2()) {
+            largest = max(largest, plane_shuffle_xor(largest, comptime!(1u32 << step)));
+        }
+        let scale = kv_words::scale_of(largest);
+        let first = first_word(lane, i, plan);
+        if writes {
+            #[unroll]
+            for w in 0..comptime!(plan.width / 4) {
+                let mut codes = 0u32;
+                #[unroll]
+                for j in 0..4u32 {
+                    codes |= kv_words::code(slice[comptime!((i * plan.width + w * 4 + j) as usize)], scale, j);
+                }
+                words[kv_words::code_at(region, position, first + w, plan.d) as usize] = codes;
+            }
+            if first % kv_words::BLOCK_WORDS == 0 {
+                words[kv_words::scale_at(region, capacity, position, first, plan.d) as usize] = u32::reinterpret(scale);
+            }
+        }
+    }
+}
+
 /// The element of the head that a unit's quadruple `i` begins with; loads of a group lie side by side.
 #[cube]
 fn element(lane: u32, #[comptime] i: u32, #[comptime] plan: Plan) -> u32 {
@@ -289,6 +378,8 @@ fn attend<F: Float, N: Size, W: Size>(
     slots: &[i32],
     k_cache: &mut [Vector<F, W>],
     v_cache: &mut [Vector<F, W>],
+    k_words: &mut [u32],
+    v_words: &mut [u32],
     out: &mut [f32],
     stats: &mut [f32],
     width: u32,
@@ -335,9 +426,14 @@ fn attend<F: Float, N: Size, W: Size>(
         }
         // A vector of the cache: `lanes` of them side by side, `slice / width` times.
         let cache = (slot * plan.kv_heads + kv_head) * capacity;
+        let region = kv_words::region(slot * plan.kv_heads + kv_head, capacity, d);
         let vectors = comptime!(plan.slice() / plan.width);
         let owner = (position - begin) % stride < comptime!(plan.keys());
-        if owner && sub == 0 && head0 == kv_head * comptime!(plan.heads / plan.kv_heads) {
+        let writes = owner && sub == 0 && head0 == kv_head * comptime!(plan.heads / plan.kv_heads);
+        if comptime!(plan.q8) {
+            write_q8(k_words, &new_k, region, capacity, position, writes, plan);
+            write_q8(v_words, &new_v, region, capacity, position, writes, plan);
+        } else if writes {
             #[unroll]
             for i in 0..vectors {
                 let at = (cache + position) * comptime!(plan.d / plan.width) + i * plan.lanes + lane;
@@ -370,18 +466,31 @@ fn attend<F: Float, N: Size, W: Size>(
             let key = begin + step * stride + sub;
             let seen = key <= position;
             let fresh = key == position;
-            let at = (cache + select(seen, key, begin)) * comptime!(plan.d / plan.width) + lane;
+            let held = select(seen, key, begin);
+            let at = (cache + held) * comptime!(plan.d / plan.width) + lane;
             let mut k = Array::<f32>::new(comptime!(plan.slice() as usize));
             let mut v = Array::<f32>::new(comptime!(plan.slice() as usize));
             #[unroll]
             for i in 0..vectors {
-                let kv = k_cache[(at + i * plan.lanes) as usize];
-                let vv = v_cache[(at + i * plan.lanes) as usize];
+                if comptime!(plan.q8) {
+                    read_q8(k_words, region, capacity, held, lane, i, &mut k, plan);
+                    read_q8(v_words, region, capacity, held, lane, i, &mut v, plan);
+                } else {
+                    let kv = k_cache[(at + i * plan.lanes) as usize];
+                    let vv = v_cache[(at + i * plan.lanes) as usize];
+                    #[unroll]
+                    for j in 0..comptime!(plan.width) {
+                        let e = comptime!((i * plan.width + j) as usize);
+                        k[e] = f32::cast_from(kv.extract(comptime!(j as usize)));
+                        v[e] = f32::cast_from(vv.extract(comptime!(j as usize)));
+                    }
+                }
                 #[unroll]
                 for j in 0..comptime!(plan.width) {
                     let e = comptime!((i * plan.width + j) as usize);
-                    k[e] = select(fresh, new_k[e], f32::cast_from(kv.extract(comptime!(j as usize))));
-                    v[e] = select(fresh, new_v[e], f32::cast_from(vv.extract(comptime!(j as usize))));
+                    k[e] = select(fresh, new_k[e], k[e]);
+                    // What lies behind a key that is not seen may be anything, NaN included.
+                    v[e] = select(fresh, new_v[e], select(seen, v[e], 0.0f32));
                 }
             }
             #[unroll]

@@ -11,6 +11,7 @@ mod decode_attention;
 mod delta;
 mod gated_norm;
 mod gemm;
+mod kv_words;
 mod linear;
 mod mamba;
 mod matvec;

@@ -6,7 +6,8 @@ use burn_cubecl::CubeBackend;
 use burn_cubecl::tensor::CubeTensor;
 use cubecl::prelude::*;
 
-use super::{contiguous, dims, empty, line};
+use super::{contiguous, dims, empty, kv_words, line};
+use crate::ops::kv_cache::is_q8;
 use crate::ops::{KvSource, RopeOps, RopePairing, RopeSpec};
 
 /// Units of a cube.
@@ -27,7 +28,7 @@ impl RopeOps for CubeBackend {
         let qkv = contiguous(qkv);
         let [m, width] = dims(&qkv);
         let [_, rotary] = dims(&table);
-        let [_, _, capacity, _] = dims(&k_cache);
+        let [_, _, capacity, cache_width] = dims(&k_cache);
         let q = empty(&qkv, [m, spec.heads * spec.head_dim], DType::F32);
         let written = if spec.kv == KvSource::Shared { 0 } else { 2 * spec.kv_heads };
         let eps = spec.qk_norm_eps_bits.map_or(0.0, f32::from_bits);
@@ -44,6 +45,8 @@ impl RopeOps for CubeBackend {
             q.clone().into_buffer_arg(),
             k_cache.clone().into_buffer_arg(),
             v_cache.clone().into_buffer_arg(),
+            k_cache.clone().into_buffer_arg(),
+            v_cache.clone().into_buffer_arg(),
             width as u32,
             capacity as u32,
             eps,
@@ -54,6 +57,7 @@ impl RopeOps for CubeBackend {
             spec.pairing,
             spec.qk_norm_eps_bits.is_some(),
             spec.kv,
+            is_q8(cache_width, spec.head_dim),
             dtype_to_elem_type(k_cache.dtype),
         );
         (q, k_cache, v_cache)
@@ -72,6 +76,8 @@ fn rope_append<F: Float>(
     q_out: &mut [f32],
     k_cache: &mut [F],
     v_cache: &mut [F],
+    k_words: &mut [u32],
+    v_words: &mut [u32],
     width: u32,
     capacity: u32,
     eps: f32,
@@ -82,9 +88,12 @@ fn rope_append<F: Float>(
     #[comptime] pairing: RopePairing,
     #[comptime] norm: bool,
     #[comptime] kv: KvSource,
+    #[comptime] q8: bool,
     #[define(F)] _dtype: ElemType,
 ) {
     let mut head = Shared::<[f32]>::new_slice(comptime!(d as usize));
+    // A key or value on its way to eight bits.
+    let mut made = Shared::<[f32]>::new_slice(comptime!(if q8 { d as usize } else { 1 }));
     let (h, row) = (CUBE_POS_X, CUBE_POS_Y);
     let is_value = h >= comptime!(heads + kv_heads);
     let shift = if comptime!(matches!(kv, KvSource::KeysAsValues)) { kv_heads } else { 0u32 };
@@ -115,7 +124,11 @@ fn rope_append<F: Float>(
         }
         let mut i = UNIT_POS_X;
         while i < d {
-            v_cache[(at + i) as usize] = F::cast_from(head[i as usize] * factor);
+            if comptime!(q8) {
+                made[i as usize] = head[i as usize] * factor;
+            } else {
+                v_cache[(at + i) as usize] = F::cast_from(head[i as usize] * factor);
+            }
             i += UNITS;
         }
     } else {
@@ -150,11 +163,46 @@ fn rope_append<F: Float>(
             }
             if is_q {
                 q_out[((row * heads + h) * d + i) as usize] = value;
+            } else if comptime!(q8) {
+                made[i as usize] = value;
             } else {
                 let at = ((slot * kv_heads + h - heads) * capacity + position) * d;
                 k_cache[(at + i) as usize] = F::cast_from(value);
             }
             i += UNITS;
         }
+    }
+    if comptime!(q8) {
+        sync_cube();
+        if is_value {
+            write_q8(&made, v_words, slot * kv_heads + h - comptime!(heads + kv_heads), capacity, position, d);
+        } else if h >= heads {
+            write_q8(&made, k_words, slot * kv_heads + h - heads, capacity, position, d);
+        }
+    }
+}
+
+/// Writes a head to a cache of eight bits, a unit a word.
+#[cube]
+fn write_q8(head: &Shared<[f32]>, words: &mut [u32], index: u32, capacity: u32, position: u32, #[comptime] d: u32) {
+    let region = kv_words::region(index, capacity, d);
+    let mut word = UNIT_POS_X;
+    while word < comptime!(d / 4) {
+        let block = word / kv_words::BLOCK_WORDS * comptime!(4 * kv_words::BLOCK_WORDS);
+        let mut largest = 0.0f32;
+        for i in 0..comptime!(4 * kv_words::BLOCK_WORDS) {
+            largest = max(largest, f32::abs(head[(block + i) as usize]));
+        }
+        let scale = kv_words::scale_of(largest);
+        let mut codes = 0u32;
+        #[unroll]
+        for i in 0..4u32 {
+            codes |= kv_words::code(head[(word * 4 + i) as usize], scale, i);
+        }
+        words[kv_words::code_at(region, position, word, d) as usize] = codes;
+        if word % kv_words::BLOCK_WORDS == 0 {
+            words[kv_words::scale_at(region, capacity, position, word, d) as usize] = u32::reinterpret(scale);
+        }
+        word += UNITS;
     }
 }

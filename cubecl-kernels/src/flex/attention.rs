@@ -5,6 +5,7 @@ use super::pool;
 use super::product::{Product, transpose_rows};
 use super::simd::{Kernel, LANES, Level, Simd, Unit, exp};
 use crate::ops::AttentionSpec;
+use crate::ops::kv_cache::Head;
 
 /// Keys of a tile.
 const KEYS: usize = 64;
@@ -26,7 +27,7 @@ const PARALLEL: usize = 1 << 15;
 /// position lies outside the cache is idle: its output is zeros.
 ///
 /// # Shapes
-/// As [`crate::ops::attention`]; out `[m, heads head_dim]`.
+/// As [`crate::ops::attention`]; out `[m, heads head_dim]`, and the last two axes of the cache.
 #[allow(clippy::too_many_arguments)]
 pub(crate) fn attention(
     q: &[f32],
@@ -34,19 +35,21 @@ pub(crate) fn attention(
     v_cache: &[f32],
     positions: &[i32],
     slots: &[i32],
-    capacity: usize,
+    [capacity, width]: [usize; 2],
     spec: &AttentionSpec,
     out: &mut [f32],
 ) {
-    attention_at(Level::best(), q, Cache { keys: k_cache, values: v_cache, capacity }, positions, slots, spec, out);
+    let cache = Cache { keys: k_cache, values: v_cache, capacity, width };
+    attention_at(Level::best(), q, cache, positions, slots, spec, out);
 }
 
-/// The cache, `[slots, kv_heads, capacity, head_dim]` twice.
+/// The cache, `[slots, kv_heads, capacity, width]` twice.
 #[derive(Clone, Copy)]
 struct Cache<'a> {
     keys: &'a [f32],
     values: &'a [f32],
     capacity: usize,
+    width: usize,
 }
 
 fn attention_at(
@@ -96,7 +99,7 @@ struct Group {
 
 fn groups(cache: Cache<'_>, positions: &[i32], slots: &[i32], spec: &AttentionSpec) -> Vec<Group> {
     let most = (TASK_QUERIES / (spec.heads / spec.kv_heads)).max(1);
-    let slot_count = cache.keys.len() / (spec.kv_heads * cache.capacity * spec.head_dim).max(1);
+    let slot_count = cache.keys.len() / (spec.kv_heads * cache.capacity * cache.width).max(1);
     let mut groups: Vec<Group> = Vec::new();
     for (row, (position, slot)) in positions.iter().zip(slots).enumerate() {
         let seen = seen(*position, cache.capacity, spec);
@@ -135,16 +138,18 @@ impl<'a> Shape<'a> {
         let length = if self.split { TASK_KEYS } else { usize::MAX };
         let mut tasks = Vec::new();
         for kv_head in 0..spec.kv_heads {
-            let at = (group.slot * spec.kv_heads + kv_head) * cache.capacity * spec.head_dim;
-            let size = cache.capacity * spec.head_dim;
+            let head = |held| {
+                let index = group.slot * spec.kv_heads + kv_head;
+                Head::of(held, index, cache.capacity, cache.width, spec.head_dim)
+            };
             let mut start = group.start;
             while start < group.end {
                 let end = group.end.min(start.saturating_add(length));
                 tasks.push(Task {
                     q,
                     positions: &positions[group.first_row..][..group.rows],
-                    keys: &cache.keys[at..at + size],
-                    values: &cache.values[at..at + size],
+                    keys: head(cache.keys),
+                    values: head(cache.values),
                     capacity: cache.capacity,
                     kv_head,
                     start,
@@ -206,9 +211,8 @@ struct Task<'a> {
     /// `[rows, heads head_dim]`
     q: &'a [f32],
     positions: &'a [i32],
-    /// `[capacity, head_dim]`
-    keys: &'a [f32],
-    values: &'a [f32],
+    keys: Head<'a>,
+    values: Head<'a>,
     capacity: usize,
     kv_head: usize,
     start: usize,
@@ -244,10 +248,11 @@ impl Kernel for Task<'_> {
         let mut keys = vec![[0.0; LANES]; d * KEY_UNITS]; // [head_dim, KEYS]
         let mut scores = vec![[0.0; LANES]; count * KEY_UNITS]; // [queries, KEYS]
         let mut padded = vec![[0.0; LANES]; if d.is_multiple_of(LANES) { 0 } else { KEYS * units }];
+        let mut scratch = Vec::new();
         for start in (self.start..self.end).step_by(KEYS) {
             let n = (self.end - start).min(KEYS);
             let key_units = n.div_ceil(LANES);
-            let tile = &self.keys[start * d..(start + n) * d];
+            let tile = self.keys.rows(start..start + n, d, &mut scratch);
             for (unit, rows) in tile.chunks(LANES * d).enumerate() {
                 transpose_rows(simd, &rows.chunks_exact(d), d, &mut keys[unit..], KEY_UNITS);
             }
@@ -272,7 +277,7 @@ impl Kernel for Task<'_> {
                 softmax(simd, scores, first..end, &mut part.largest[query], &mut part.total[query], values);
             }
 
-            let tile = &self.values[start * d..(start + n) * d];
+            let tile = self.values.rows(start..start + n, d, &mut scratch);
             let b = if padded.is_empty() {
                 tile.as_chunks::<LANES>().0
             } else {

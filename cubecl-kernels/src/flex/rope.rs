@@ -3,7 +3,7 @@
 use super::norm::NormRow;
 use super::pool;
 use super::simd::Level;
-use crate::ops::{KvSource, RopePairing, RopeSpec};
+use crate::ops::{KvSource, RopePairing, RopeSpec, kv_cache};
 
 /// Query elements from which threads share the rows.
 const PARALLEL: usize = 1 << 16;
@@ -13,7 +13,7 @@ const PARALLEL: usize = 1 << 16;
 /// caches, and its queries are zeros.
 ///
 /// # Shapes
-/// As [`crate::ops::rope_append`]; q `[m, heads head_dim]`.
+/// As [`crate::ops::rope_append`]; q `[m, heads head_dim]`, and the last two axes of the cache.
 #[allow(clippy::too_many_arguments)]
 pub(crate) fn rope_append(
     qkv: &[f32],
@@ -26,7 +26,7 @@ pub(crate) fn rope_append(
     slots: &[i32],
     k_cache: &mut [f32],
     v_cache: &mut [f32],
-    capacity: usize,
+    [capacity, cache_width]: [usize; 2],
     spec: &RopeSpec,
     q: &mut [f32],
 ) {
@@ -56,6 +56,7 @@ pub(crate) fn rope_append(
     if spec.kv == KvSource::Shared {
         return;
     }
+    let mut made = vec![0.0; d];
     for (row, qkv) in qkv.chunks_exact(width).enumerate() {
         let (Some(angles), Ok(slot), Ok(position)) =
             (angles(row), usize::try_from(slots[row]), usize::try_from(positions[row]))
@@ -65,17 +66,15 @@ pub(crate) fn rope_append(
         let (keys, values) = qkv[q_width..q_width + spec.kv.parts() * kv_width].split_at(kv_width);
         let values = if spec.kv == KvSource::KeysAsValues { keys } else { values };
         for (head, (key, value)) in keys.chunks_exact(d).zip(values.chunks_exact(d)).enumerate() {
-            let at = ((slot * spec.kv_heads + head) * capacity + position) * d;
-            let (Some(key_place), Some(value_place)) = (k_cache.get_mut(at..at + d), v_cache.get_mut(at..at + d))
-            else {
-                continue;
-            };
-            key_place.copy_from_slice(key);
-            prepare(key_place, k_norm, angles, spec);
-            value_place.copy_from_slice(value);
+            let index = slot * spec.kv_heads + head;
+            made.copy_from_slice(key);
+            prepare(&mut made, k_norm, angles, spec);
+            kv_cache::write(k_cache, index, capacity, cache_width, position, &made);
+            made.copy_from_slice(value);
             if spec.kv.norms_values() {
-                Level::best().run(NormRow { x: value_place, weight: &ones, eps });
+                Level::best().run(NormRow { x: &mut made, weight: &ones, eps });
             }
+            kv_cache::write(v_cache, index, capacity, cache_width, position, &made);
         }
     }
 }

@@ -41,8 +41,8 @@ pub(crate) trait AttentionOps: Backend {
 /// position, read from `positions` on the device. Its cost follows that length, not the capacity.
 ///
 /// # Shapes
-/// q `[m, heads head_dim]` float32, caches `[slots, kv_heads, capacity, head_dim]`, positions and
-/// slots `[m]` int32; returns `[m, heads head_dim]` float32.
+/// q `[m, heads head_dim]` float32, caches `[slots, kv_heads, capacity, head_dim]` or, in eight bits,
+/// `[slots, kv_heads, capacity, q8_width(head_dim)]`, positions and slots `[m]` int32; returns `[m, heads head_dim]` float32.
 pub fn attention(
     q: Tensor<2>,
     k_cache: Tensor<4>,
@@ -71,7 +71,7 @@ impl AttentionOps for Flex {
         spec: AttentionSpec,
     ) -> FlexTensor {
         let shape = tensor::dims::<2>(&q);
-        let [_, _, capacity, _] = tensor::dims(&k_cache);
+        let [_, _, capacity, width] = tensor::dims(&k_cache);
         let q = tensor::contiguous(q);
         let mut out = vec![0.0; shape[0] * shape[1]];
         flex::attention::attention(
@@ -80,7 +80,7 @@ impl AttentionOps for Flex {
             tensor::f32s(&v_cache),
             tensor::i32s(&positions),
             tensor::i32s(&slots),
-            capacity,
+            [capacity, width],
             &spec,
             &mut out,
         );

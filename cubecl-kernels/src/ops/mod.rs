@@ -12,6 +12,7 @@ mod decode_attention;
 mod delta;
 mod gated_norm;
 mod interleaved;
+pub(crate) mod kv_cache;
 mod linear;
 mod mamba;
 mod moe;
@@ -33,6 +34,8 @@ pub use decode_attention::rope_attention;
 pub(crate) use delta::L2_EPS;
 pub use delta::{DeltaSpec, delta_rule};
 pub use gated_norm::{GateOrder, GatedNormSpec, gated_rms_norm};
+pub use kv_cache::{Q8_BLOCK, q8_width};
+pub(crate) use kv_cache::{Q8_LARGEST, Q8_MIDDLE};
 #[cfg(feature = "cube")]
 pub(crate) use linear::MATVEC_ROWS;
 pub use linear::{Fusion, Precision, dequantize, embedding, linear, linear_fused, linear_merged};

@@ -88,7 +88,7 @@ pub(crate) trait RopeOps: Backend {
 /// qkv `[m, at least (heads + 2 kv_heads) head_dim]` (or fewer, as [`KvSource`] says; what follows is
 /// not read), norms `[head_dim]` (any tensor when off), table `[capacity, rotary]` (cosines of
 /// `rotary / 2` frequencies, then sines; the elements of a head from `rotary` on stay as they are),
-/// positions and slots `[m]` int32, caches `[slots, kv_heads, capacity, head_dim]`. Returns the queries
+/// positions and slots `[m]` int32, caches as in [`attention`](super::attention()). Returns the queries
 /// `[m, heads head_dim]` float32 and the two caches.
 #[allow(clippy::too_many_arguments)]
 pub fn rope_append(
@@ -130,7 +130,7 @@ impl RopeOps for Flex {
     ) -> (FlexTensor, FlexTensor, FlexTensor) {
         let [m, width] = tensor::dims(&qkv);
         let [_, rotary] = tensor::dims(&table);
-        let [_, _, capacity, _] = tensor::dims(&k_cache);
+        let [_, _, capacity, cache_width] = tensor::dims(&k_cache);
         let qkv = tensor::contiguous(qkv);
         let mut q = vec![0.0; m * spec.heads * spec.head_dim];
         flex::rope::rope_append(
@@ -144,7 +144,7 @@ impl RopeOps for Flex {
             tensor::i32s(&slots),
             tensor::f32s_mut(&mut k_cache),
             tensor::f32s_mut(&mut v_cache),
-            capacity,
+            [capacity, cache_width],
             &spec,
             &mut q,
         );

@@ -65,12 +65,12 @@ impl LanguageModel for Gemma4 {
     }
 
     /// A cache for every layer that has keys and values of its own: the first ones.
-    fn new_state(&self) -> DecodeState {
+    fn new_state(&self) -> Result<DecodeState> {
         let owners = self.config.layers.iter().enumerate().filter(|(index, layer)| layer.kv_layer == *index);
         let cache = |(_, layer): (usize, &config::LayerConfig)| {
-            LayerState::Kv(KvCache::new(layer.num_key_value_heads, layer.head_dim, &self.placement))
+            KvCache::new(layer.num_key_value_heads, layer.head_dim, &self.placement).map(LayerState::Kv)
         };
-        DecodeState { layers: owners.map(cache).collect() }
+        Ok(DecodeState { layers: owners.map(cache).collect::<Result<_>>()? })
     }
 
     fn forward(&self, step: &Step, state: &mut DecodeState) -> Tensor<2> {

@@ -188,14 +188,14 @@ impl LanguageModel for NemotronH {
         self.vocab_size
     }
 
-    fn new_state(&self) -> DecodeState {
+    fn new_state(&self) -> Result<DecodeState> {
         let AttentionConfig { num_key_value_heads, head_dim, .. } = self.attention;
         let state = |layer: &Layer| match layer.mixer {
-            Mixer::Mamba(_) => LayerState::Recurrent(self.mamba.new_state(&self.placement)),
-            Mixer::Attention(_) => LayerState::Kv(KvCache::new(num_key_value_heads, head_dim, &self.placement)),
-            Mixer::Mlp(_) | Mixer::Moe(_) => LayerState::Stateless,
+            Mixer::Mamba(_) => Ok(LayerState::Recurrent(self.mamba.new_state(&self.placement))),
+            Mixer::Attention(_) => KvCache::new(num_key_value_heads, head_dim, &self.placement).map(LayerState::Kv),
+            Mixer::Mlp(_) | Mixer::Moe(_) => Ok(LayerState::Stateless),
         };
-        DecodeState { layers: self.layers.iter().map(state).collect() }
+        Ok(DecodeState { layers: self.layers.iter().map(state).collect::<Result<_>>()? })
     }
 
     fn forward(&self, step: &Step, state: &mut DecodeState) -> Tensor<2> {

@@ -114,19 +114,17 @@ impl LanguageModel for Parcae {
         self.config.padded_vocab_size
     }
 
-    fn new_state(&self) -> DecodeState {
+    fn new_state(&self) -> Result<DecodeState> {
         let ParcaeConfig { outer, core, mean_recurrence, .. } = self.config;
         let caches = |blocks: usize, config: &BlockConfig| {
             let (kv_heads, head_dim) = (config.num_key_value_heads, config.head_dim);
             let placement = &self.placement;
-            (0..blocks).map(move |_| LayerState::Kv(KvCache::new(kv_heads, head_dim, placement))).collect::<Vec<_>>()
+            (0..blocks).map(move |_| KvCache::new(kv_heads, head_dim, placement).map(LayerState::Kv))
         };
-        let layers = [
-            caches(self.prelude.len(), &outer),
-            caches(self.core_block.len() * mean_recurrence, &core),
-            caches(self.coda.len(), &outer),
-        ];
-        DecodeState { layers: layers.into_iter().flatten().collect() }
+        let prelude = caches(self.prelude.len(), &outer);
+        let core = caches(self.core_block.len() * mean_recurrence, &core);
+        let layers = prelude.chain(core).chain(caches(self.coda.len(), &outer));
+        Ok(DecodeState { layers: layers.collect::<Result<_>>()? })
     }
 
     fn forward(&self, step: &Step, state: &mut DecodeState) -> Tensor<2> {

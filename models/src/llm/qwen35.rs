@@ -107,15 +107,15 @@ impl LanguageModel for Qwen35 {
         self.config.vocab_size
     }
 
-    fn new_state(&self) -> DecodeState {
+    fn new_state(&self) -> Result<DecodeState> {
         let Qwen35Config { attention, delta_net, .. } = &self.config;
         let state = |layer: &Layer| match layer.mixer {
-            Mixer::Linear(_) => LayerState::Recurrent(delta_net.new_state(&self.placement)),
+            Mixer::Linear(_) => Ok(LayerState::Recurrent(delta_net.new_state(&self.placement))),
             Mixer::Full(_) => {
-                LayerState::Kv(KvCache::new(attention.num_key_value_heads, attention.head_dim, &self.placement))
+                KvCache::new(attention.num_key_value_heads, attention.head_dim, &self.placement).map(LayerState::Kv)
             }
         };
-        DecodeState { layers: self.layers.iter().map(state).collect() }
+        Ok(DecodeState { layers: self.layers.iter().map(state).collect::<Result<_>>()? })
     }
 
     fn forward(&self, step: &Step, state: &mut DecodeState) -> Tensor<2> {

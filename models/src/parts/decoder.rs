@@ -152,11 +152,11 @@ impl LanguageModel for Decoder {
         self.config.vocab_size
     }
 
-    fn new_state(&self) -> DecodeState {
+    fn new_state(&self) -> Result<DecodeState> {
         let cache = |_: &Layer| {
-            LayerState::Kv(KvCache::new(self.config.num_key_value_heads, self.config.head_dim, &self.placement))
+            KvCache::new(self.config.num_key_value_heads, self.config.head_dim, &self.placement).map(LayerState::Kv)
         };
-        DecodeState { layers: self.layers.iter().map(cache).collect() }
+        Ok(DecodeState { layers: self.layers.iter().map(cache).collect::<Result<_>>()? })
     }
 
     fn forward(&self, step: &Step, state: &mut DecodeState) -> Tensor<2> {

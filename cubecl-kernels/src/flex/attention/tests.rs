@@ -59,7 +59,7 @@ fn check(case: &Case) {
     let expected = reference(case, &q, &keys, &values);
     for level in Level::available() {
         let mut out = vec![f32::NAN; q.len()];
-        let cache = Cache { keys: &keys, values: &values, capacity: case.capacity };
+        let cache = Cache { keys: &keys, values: &values, capacity: case.capacity, width: d };
         attention_at(level, &q, cache, &case.positions, &case.slots, &case.spec, &mut out);
         for (i, (found, expected)) in out.iter().zip(&expected).enumerate() {
             let error = (f64::from(*found) - expected).abs();
@@ -113,7 +113,7 @@ fn rows_outside_the_cache_are_idle() {
     let spec = spec(2, 1, 16, None);
     let (keys, values) = (vec![1.0; 4 * 16], vec![1.0; 4 * 16]);
     let mut out = vec![f32::NAN; 4 * 32];
-    let cache = Cache { keys: &keys, values: &values, capacity: 4 };
+    let cache = Cache { keys: &keys, values: &values, capacity: 4, width: 32 };
     attention_at(Level::best(), &vec![1.0; 4 * 32], cache, &[-1, 4, 2, 1], &[0, 0, 1, 0], &spec, &mut out);
     assert!(out[..96].iter().all(|v| *v == 0.0));
     assert!(out[96..].iter().all(|v| (*v - 1.0).abs() < 1e-6));
@@ -136,7 +136,7 @@ fn speed() {
         let mut best = f64::INFINITY;
         for _ in 0..20 {
             let start = std::time::Instant::now();
-            let cache = Cache { keys: &keys, values: &values, capacity };
+            let cache = Cache { keys: &keys, values: &values, capacity, width: spec.head_dim };
             attention_at(Level::best(), &q, cache, &positions, &slots, &spec, &mut out);
             best = best.min(start.elapsed().as_secs_f64());
         }

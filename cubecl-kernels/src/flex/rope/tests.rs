@@ -55,7 +55,7 @@ fn check(spec: RopeSpec, m: usize) {
         &slots,
         &mut k_cache,
         &mut v_cache,
-        capacity,
+        [capacity, d],
         &spec,
         &mut q,
     );
@@ -112,7 +112,21 @@ fn rows_outside_the_cache_are_idle() {
     let mut v_cache = k_cache.clone();
     let mut q = vec![f32::NAN; 4 * 8];
     let table = vec![1.0; capacity * 4];
-    rope_append(&qkv, 16, &[], &[], &table, 4, &positions, &slots, &mut k_cache, &mut v_cache, capacity, &spec, &mut q);
+    rope_append(
+        &qkv,
+        16,
+        &[],
+        &[],
+        &table,
+        4,
+        &positions,
+        &slots,
+        &mut k_cache,
+        &mut v_cache,
+        [capacity, 4],
+        &spec,
+        &mut q,
+    );
     assert!(k_cache.iter().chain(&v_cache).all(|v| *v == 5.0));
     assert!(q[..16].iter().all(|v| *v == 0.0));
 }
