@@ -1,10 +1,37 @@
 //! Tells a model's reasoning (`<think>…</think>` at the start of an answer) from its answer while
 //! both stream.
 
-/// The tag that opens a reasoning block.
-pub const OPEN: &str = "<think>";
-/// The tag that closes it.
-pub const CLOSE: &str = "</think>";
+use crate::text::Tokenizer;
+
+/// What a model writes around its reasoning.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ReasoningTags {
+    /// Opens the block.
+    pub open: &'static str,
+    /// Closes it.
+    pub close: &'static str,
+    /// The tokens within both; some vocabularies mark them as special, so that they had no text.
+    tokens: [&'static str; 2],
+}
+
+impl ReasoningTags {
+    /// Those of most models.
+    pub const THINK: Self = Self { open: "<think>", close: "</think>", tokens: ["<think>", "</think>"] };
+    /// Those of Gemma 4, a channel named `thought`.
+    pub const CHANNEL: Self =
+        Self { open: "<|channel>thought", close: "<channel|>", tokens: ["<|channel>", "<channel|>"] };
+
+    /// Those of a model with this vocabulary.
+    pub fn of(tokenizer: &Tokenizer) -> Self {
+        let channel = Self::CHANNEL.tokens.iter().all(|token| tokenizer.token_to_id(token).is_some());
+        if channel { Self::CHANNEL } else { Self::THINK }
+    }
+
+    /// Ids of the tokens that the tags are written with.
+    pub fn token_ids(self, tokenizer: &Tokenizer) -> Vec<u32> {
+        self.tokens.iter().filter_map(|token| tokenizer.token_to_id(token)).collect()
+    }
+}
 
 /// A piece of an answer.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -30,20 +57,17 @@ enum State {
 /// Splits a stream of text. Text that may be part of a tag is held back until it is known.
 #[derive(Clone, Debug)]
 pub struct ReasoningRouter {
+    tags: ReasoningTags,
     state: State,
     held: String,
 }
 
 impl ReasoningRouter {
-    /// A router for one answer; `opened` when the prompt already ends in the opening tag.
-    pub fn new(opened: bool) -> Self {
+    /// A router for the answer to a prompt that ends in `prompt`, where the block may be open already.
+    pub fn new(tags: ReasoningTags, prompt: &str) -> Self {
+        let opened = prompt.trim_end().ends_with(tags.open);
         let state = if opened { State::Reasoning { begun: false } } else { State::Start };
-        Self { state, held: String::new() }
-    }
-
-    /// Whether the prompt `text` ends in an opened reasoning block.
-    pub fn prompt_opens(text: &str) -> bool {
-        text.trim_end().ends_with(OPEN)
+        Self { tags, state, held: String::new() }
     }
 
     /// Whether what comes next belongs to the reasoning block, as far as is known.
@@ -75,12 +99,12 @@ impl ReasoningRouter {
         match self.state {
             State::Start => {
                 let trimmed = self.held.trim_start();
-                if let Some(rest) = trimmed.strip_prefix(OPEN) {
+                if let Some(rest) = trimmed.strip_prefix(self.tags.open) {
                     self.held = rest.to_owned();
                     self.state = State::Reasoning { begun: false };
                     return true;
                 }
-                if OPEN.starts_with(trimmed) {
+                if self.tags.open.starts_with(trimmed) {
                     return false;
                 }
                 self.state = State::Content;
@@ -110,14 +134,14 @@ impl ReasoningRouter {
             }
             self.state = State::Reasoning { begun: true };
         }
-        if let Some(at) = self.held.find(CLOSE) {
+        if let Some(at) = self.held.find(self.tags.close) {
             routed.reasoning.push_str(self.held[..at].trim_end());
-            self.held = self.held[at + CLOSE.len()..].to_owned();
+            self.held = self.held[at + self.tags.close.len()..].to_owned();
             self.state = State::AfterReasoning;
             return true;
         }
         // Blanks are held too: those before the closing tag are not part of the reasoning.
-        let tag = partial_suffix(&self.held, CLOSE);
+        let tag = partial_suffix(&self.held, self.tags.close);
         let certain = self.held[..self.held.len() - tag].trim_end().len();
         let rest = self.held.split_off(certain);
         routed.reasoning.push_str(&std::mem::replace(&mut self.held, rest));
@@ -135,8 +159,8 @@ mod tests {
     use super::*;
 
     /// Routes `text` cut into pieces of `size` characters.
-    fn route(text: &str, opened: bool, size: usize) -> Routed {
-        let mut router = ReasoningRouter::new(opened);
+    fn route(tags: ReasoningTags, prompt: &str, text: &str, size: usize) -> Routed {
+        let mut router = ReasoningRouter::new(tags, prompt);
         let mut all = Routed::default();
         let characters: Vec<char> = text.chars().collect();
         let mut add = |routed: Routed| {
@@ -150,21 +174,10 @@ mod tests {
         all
     }
 
-    #[test]
-    fn routes_alike_however_the_text_is_cut() {
-        let cases = [
-            ("<think>\nwhy not </ think> <b>\n</think>\n\nyes <think>", false, "why not </ think> <b>", "yes <think>"),
-            ("\n<think></think>ok", false, "", "ok"),
-            ("because\n\n</think>\n\nso", true, "because", "so"),
-            ("  plain <think>x</think>", false, "", "  plain <think>x</think>"),
-            ("<thin", false, "", "<thin"),
-            ("<think>cut off </thi", false, "cut off </thi", ""),
-            ("héé</think> ñ ", true, "héé", "ñ "),
-            ("", true, "", ""),
-        ];
-        for (text, opened, reasoning, content) in cases {
+    fn check(tags: ReasoningTags, cases: &[(&str, &str, &str, &str)]) {
+        for &(prompt, text, reasoning, content) in cases {
             for size in 1..=text.chars().count().max(1) {
-                let routed = route(text, opened, size);
+                let routed = route(tags, prompt, text, size);
                 assert_eq!(
                     (routed.reasoning.as_str(), routed.content.as_str()),
                     (reasoning, content),
@@ -175,16 +188,40 @@ mod tests {
     }
 
     #[test]
-    fn a_prompt_that_ends_in_the_tag_opens_the_block() {
-        assert!(ReasoningRouter::prompt_opens("<|im_start|>assistant\n<think>\n"));
-        for closed in ["<|im_start|>assistant\n<think>\n\n</think>\n\n", "<|im_start|>assistant\n", ""] {
-            assert!(!ReasoningRouter::prompt_opens(closed), "{closed:?}");
-        }
+    fn routes_alike_however_the_text_is_cut() {
+        let open = "<|im_start|>assistant\n<think>\n";
+        check(
+            ReasoningTags::THINK,
+            &[
+                ("", "<think>\nwhy not </ think> <b>\n</think>\n\nyes <think>", "why not </ think> <b>", "yes <think>"),
+                ("", "\n<think></think>ok", "", "ok"),
+                (open, "because\n\n</think>\n\nso", "because", "so"),
+                ("<think>\n\n</think>\n\n", "so", "", "so"),
+                ("", "  plain <think>x</think>", "", "  plain <think>x</think>"),
+                ("", "<thin", "", "<thin"),
+                ("", "<think>cut off </thi", "cut off </thi", ""),
+                (open, "héé</think> ñ ", "héé", "ñ "),
+                (open, "", "", ""),
+            ],
+        );
+    }
+
+    #[test]
+    fn gemma_reasons_in_a_channel() {
+        check(
+            ReasoningTags::CHANNEL,
+            &[
+                ("<|turn>model\n", "<|channel>thought\nwhy\n<channel|>yes", "why", "yes"),
+                ("<|turn>model\n<|channel>thought\n<channel|>", "yes", "", "yes"),
+                ("<|turn>model\n", "<|channel>thought\n<channel|>yes <think>", "", "yes <think>"),
+                ("<|turn>model\n", "<|channel>th", "", "<|channel>th"),
+            ],
+        );
     }
 
     #[test]
     fn reasoning_is_not_held_until_its_end() {
-        let mut router = ReasoningRouter::new(true);
+        let mut router = ReasoningRouter::new(ReasoningTags::THINK, "<think>");
         assert_eq!(router.push("one two").reasoning, "one two");
         assert!(router.in_reasoning());
         assert_eq!(router.push("</think>").reasoning, "");

@@ -1,7 +1,7 @@
 //! From a request's messages or text to a prompt, and from a prompt to a running answer.
 
 use atelico_engine::handle::Request;
-use atelico_engine::reasoning::ReasoningRouter;
+use atelico_engine::reasoning::{ReasoningRouter, ReasoningTags};
 use atelico_engine::text_stream::{TextOptions, TextStream};
 
 use crate::answer::AnswerStream;
@@ -26,8 +26,8 @@ pub(crate) enum Prompt {
 #[derive(Clone, Debug)]
 pub(crate) struct ChatPrompt {
     pub(crate) prompt: Prompt,
-    /// The prompt ends in an opened reasoning block.
-    pub(crate) opens_reasoning: bool,
+    /// Tells the reasoning of an answer to it.
+    pub(crate) router: ReasoningRouter,
 }
 
 impl ChatPrompt {
@@ -35,7 +35,10 @@ impl ChatPrompt {
     pub(crate) fn render(model: &Model, request: &ChatRequest) -> Result<Self, ApiError> {
         let handle = match model {
             Model::Engine(handle) => handle,
-            Model::Mock(_) => return Ok(Self { prompt: mock_chat(request), opens_reasoning: false }),
+            Model::Mock(_) => {
+                let router = ReasoningRouter::new(ReasoningTags::THINK, "");
+                return Ok(Self { prompt: mock_chat(request), router });
+            }
         };
         let (template, tokenizer) = (handle.chat_template()?, handle.tokenizer()?);
         let text = template.render(
@@ -48,7 +51,8 @@ impl ChatPrompt {
         )?;
         // Templates write the special tokens themselves.
         let ids = tokenizer.encode(&text, false)?;
-        Ok(Self { prompt: Prompt::Ids(ids), opens_reasoning: ReasoningRouter::prompt_opens(&text) })
+        let router = ReasoningRouter::new(ReasoningTags::of(tokenizer), &text);
+        Ok(Self { prompt: Prompt::Ids(ids), router })
     }
 }
 
@@ -108,6 +112,7 @@ impl Prompt {
                     ignore_eos: params.ignore_eos,
                     logprobs: params.logprobs,
                     prompt_logits: false,
+                    reuse_prefix: params.reuse_prefix,
                 };
                 let options =
                     TextOptions { stop_strings: params.stop.clone(), continues_prompt: params.continues_prompt };

@@ -6,7 +6,7 @@ mod weights_support;
 use std::path::Path;
 
 use atelico_engine::handle::LoadOptions;
-use atelico_engine::reasoning::ReasoningRouter;
+use atelico_engine::reasoning::{ReasoningRouter, ReasoningTags};
 use atelico_engine::text::{Detokenizer, Tokenizer};
 use atelico_engine::weights::gguf;
 use atelico_tests::fixtures;
@@ -178,12 +178,12 @@ fn gguf_metadata_becomes_a_config() {
 #[test]
 fn reasoning_is_told_from_the_answer() {
     for (case, opened) in [("nemotron_h", "<SPECIAL_11>Assistant\n<think>\n"), ("nemotron3_latent", "<think>\n")] {
-        assert!(ReasoningRouter::prompt_opens(opened), "{case}");
-        assert!(!ReasoningRouter::prompt_opens("<think></think>"), "{case}");
+        assert!(!ReasoningRouter::new(ReasoningTags::THINK, "<think></think>").in_reasoning(), "{case}");
         let tokenizer = Tokenizer::from_folder(&fixtures().join("llm_hybrid").join(case)).unwrap().unwrap();
         let ids = tokenizer.encode("90 < 97\n</think>\n\n97 it is.", false).unwrap();
+        let mut router = ReasoningRouter::new(ReasoningTags::of(&tokenizer), opened);
+        assert!(router.in_reasoning(), "{case}");
         let mut detokenizer = Detokenizer::new(tokenizer.into(), true).unwrap();
-        let mut router = ReasoningRouter::new(true);
         let (mut reasoning, mut content) = (String::new(), String::new());
         for id in ids {
             let routed = router.push(&detokenizer.push(id).unwrap().unwrap_or_default());

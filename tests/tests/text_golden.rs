@@ -6,6 +6,7 @@ mod text_support;
 
 use std::sync::Arc;
 
+use atelico_engine::reasoning::{ReasoningRouter, ReasoningTags};
 use atelico_engine::text::{Detokenizer, Tokenizer};
 use serde_json::Value;
 use text_support::{Case, cases, ids};
@@ -93,6 +94,29 @@ fn streams_give_the_golden_text() {
             let continuation = answer["continuation"].as_str().or(answer["greedy_text"].as_str());
             assert_eq!(stream(after, &answer_ids), continuation.unwrap(), "{name}");
         }
+    }
+}
+
+/// The marks of Gemma 4's reasoning are special tokens, which have no text elsewhere.
+#[test]
+fn reasoning_in_a_channel_is_told_from_the_answer() {
+    for Case { name, tokenizer, is_gguf, .. } in cases().into_iter().filter(|case| case.name.contains("gemma4")) {
+        let answer = "<|channel>thought\nninety\n<channel|>Nine.";
+        let ids = tokenizer.encode(answer, false).unwrap();
+        // A GGUF does not call them special.
+        let plain = if is_gguf { answer } else { "thought\nninety\nNine." };
+        assert_eq!(tokenizer.decode(&ids, true).unwrap(), plain, "{name}");
+        let tags = ReasoningTags::of(&tokenizer);
+        let shown = tags.token_ids(&tokenizer);
+        let text = stream(Detokenizer::new(tokenizer.into(), true).unwrap().showing(shown), &ids);
+        assert_eq!(text, answer, "{name}");
+        let mut router = ReasoningRouter::new(tags, "<|turn>model\n");
+        let (routed, rest) = (router.push(&text), router.flush());
+        assert_eq!(
+            (routed.reasoning + &rest.reasoning, routed.content + &rest.content),
+            ("ninety".into(), "Nine.".into()),
+            "{name}"
+        );
     }
 }
 

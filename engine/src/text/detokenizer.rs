@@ -42,6 +42,13 @@ impl Detokenizer {
         Ok(this)
     }
 
+    /// Gives these tokens their text even if they are special.
+    #[must_use]
+    pub fn showing(mut self, ids: Vec<u32>) -> Self {
+        self.state.shown = ids;
+        self
+    }
+
     /// Adds a token; returns the text that is now certain, if any. Ids beyond the vocabulary (a
     /// model's padding rows) add nothing.
     ///
@@ -71,16 +78,18 @@ pub(super) struct DecodeState {
     /// No token has contributed bytes yet.
     at_start: bool,
     skip_special_tokens: bool,
+    /// Special tokens that are not skipped.
+    shown: Vec<u32>,
 }
 
 impl DecodeState {
     pub(super) fn new(skip_special_tokens: bool) -> Self {
-        Self { utf8: Utf8Stream::default(), at_start: true, skip_special_tokens }
+        Self { utf8: Utf8Stream::default(), at_start: true, skip_special_tokens, shown: Vec::new() }
     }
 
     pub(super) fn push(&mut self, tokenizer: &Tokenizer, id: u32, out: &mut String) {
         let Some(piece) = tokenizer.piece(id) else { return };
-        if self.skip_special_tokens && piece.special {
+        if self.skip_special_tokens && piece.special && !self.shown.contains(&id) {
             return;
         }
         if self.at_start {
