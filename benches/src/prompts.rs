@@ -95,6 +95,8 @@ pub(crate) fn submit(model: &ModelHandle, seed: usize, tokens: usize, max_tokens
         ignore_eos: true,
         logprobs: None,
         prompt_logits: false,
+        // Every prompt is to be computed.
+        reuse_prefix: false,
     })?)
 }
 

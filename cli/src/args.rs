@@ -77,11 +77,13 @@ pub(crate) struct PlacementArgs {
     #[arg(long, value_name = "TOKENS")]
     pub(crate) context: Option<usize>,
 
-    /// Arithmetic of prompts on a GPU: f32, bf16 or f16 [default: bf16 on CUDA, f32 elsewhere]
+    /// Arithmetic of products: f32, bf16 or f16 (prompts on a GPU), int8 (packed weights on the CPU)
+    /// [default: bf16 on CUDA, int8 on the CPU for all but small models, f32 elsewhere]
     #[arg(long, env = "ATELICO_PRECISION", value_name = "TYPE", value_parser = parse_precision)]
     pub(crate) precision: Option<Precision>,
 
-    /// Element type of the key-value cache: f32, f16 or bf16 [default: f32 with f32, f16 otherwise]
+    /// Element type of the key-value cache: f32, f16, bf16 or q8_0 [default: f16 on a GPU, f32 on the CPU
+    /// and beside --precision f32]
     #[arg(long, env = "ATELICO_KV_CACHE", value_name = "TYPE")]
     pub(crate) kv_cache: Option<CacheType>,
 }

@@ -5,6 +5,7 @@
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
+use std::thread::JoinHandle;
 
 use atelico_kernels::ops::Precision;
 use tokio::sync::mpsc;
@@ -190,6 +191,9 @@ pub struct Request {
     pub logprobs: Option<usize>,
     /// Send the logits after the prompt as [`Event::PromptLogits`].
     pub prompt_logits: bool,
+    /// Start from what an earlier request left, where the prompt begins as that one's prompt and answer
+    /// did. Rounding may differ from a prompt that is computed as a whole.
+    pub reuse_prefix: bool,
 }
 
 /// A token's log-probability and its most likely rivals, from the model's own distribution
@@ -216,6 +220,8 @@ pub enum FinishReason {
 pub struct Timings {
     /// Tokens in the prompt.
     pub prompt_tokens: usize,
+    /// Those of them that an earlier request had left computed.
+    pub cached_tokens: usize,
     /// Milliseconds from the start of the prompt's computation to its last token's logits.
     pub prompt_ms: f64,
     /// Tokens generated, the stop token included.
@@ -227,6 +233,11 @@ pub struct Timings {
 /// What comes back from the engine thread.
 #[derive(Clone, Debug)]
 pub enum Event {
+    /// The request has a slot; the first to come.
+    Started {
+        /// Tokens of the prompt that an earlier request left computed.
+        cached_tokens: usize,
+    },
     /// The float32 logits after the prompt, `[vocab_size]`; only with [`Request::prompt_logits`].
     PromptLogits(Vec<f32>),
     /// One generated token.
@@ -256,7 +267,9 @@ pub(crate) struct Job {
 /// A running generation. Dropping it cancels the request at the engine's next step.
 #[derive(Debug)]
 pub struct Generation {
+    // Goes first: an engine whose last generation is dropped is waited for.
     events: mpsc::Receiver<Result<Event>>,
+    _shared: Arc<Shared>,
 }
 
 impl Generation {
@@ -271,7 +284,8 @@ impl Generation {
     }
 }
 
-/// A loaded model. Clones share it; the engine thread ends when the last clone is dropped.
+/// A loaded model. Clones share it. Dropping the last clone, or the last [`Generation`] if that comes
+/// later, ends the engine thread and waits for it, which takes at most a step.
 #[derive(Clone, Debug)]
 pub struct ModelHandle {
     pub(crate) shared: Arc<Shared>,
@@ -284,10 +298,38 @@ pub(crate) struct Shared {
     pub(crate) chat_template: Option<Arc<ChatTemplate>>,
     pub(crate) eos_token_ids: Vec<u32>,
     pub(crate) generation_defaults: SamplingParams,
-    pub(crate) jobs: mpsc::UnboundedSender<Job>,
     pub(crate) waiting: Arc<AtomicUsize>,
     /// Why the engine thread has ended, once it has by a failure.
     pub(crate) failure: Arc<OnceLock<String>>,
+    pub(crate) engine: EngineThread,
+}
+
+/// The way to the engine thread, and its end: without a sender the thread ends, and this waits for it,
+/// because a driver that is unloaded while a thread still uses it crashes the process.
+#[derive(Debug)]
+pub(crate) struct EngineThread {
+    jobs: Option<mpsc::UnboundedSender<Job>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl EngineThread {
+    pub(crate) fn new(jobs: mpsc::UnboundedSender<Job>, thread: JoinHandle<()>) -> Self {
+        Self { jobs: Some(jobs), thread: Some(thread) }
+    }
+
+    fn send(&self, job: Job) -> Result<()> {
+        self.jobs.as_ref().ok_or(Error::Stopped)?.send(job).map_err(|_| Error::Stopped)
+    }
+}
+
+impl Drop for EngineThread {
+    fn drop(&mut self) {
+        drop(self.jobs.take());
+        if let Some(thread) = self.thread.take() {
+            // A panic there has reached the callers as the engine's failure.
+            drop(thread.join());
+        }
+    }
 }
 
 /// Requests that may wait for a slot before [`ModelHandle::submit`] refuses more.
@@ -361,10 +403,10 @@ impl ModelHandle {
         }
         let waiting = WaitingGuard(self.shared.waiting.clone());
         // One place per event that can ever come: sending never blocks the engine.
-        let most = request.max_tokens.unwrap_or(info.context_length).min(info.context_length) + 3;
+        let most = request.max_tokens.unwrap_or(info.context_length).min(info.context_length) + 4;
         let (events, receiver) = mpsc::channel(most);
-        self.shared.jobs.send(Job { request, events, waiting: Some(waiting) }).map_err(|_| Error::Stopped)?;
-        Ok(Generation { events: receiver })
+        self.shared.engine.send(Job { request, events, waiting: Some(waiting) })?;
+        Ok(Generation { events: receiver, _shared: self.shared.clone() })
     }
 }
 

@@ -5,6 +5,7 @@ use std::collections::VecDeque;
 use std::time::Instant;
 
 use crate::handle::{Event, FinishReason, Generation, ModelHandle, Request, Timings, TokenLogprobs};
+use crate::reasoning::ReasoningTags;
 use crate::text::{Detokenizer, StopStrings};
 use crate::{Error, Result};
 
@@ -35,8 +36,7 @@ pub enum TextEvent {
         reason: FinishReason,
         /// Whether a stop string ended it.
         stop_string: bool,
-        /// What it took; as the engine measured it, or, after a stop string, as seen from here
-        /// (time in the queue counts as prompt time then).
+        /// What it took; as the engine measured it, or, after a stop string, as seen from here.
         timings: Timings,
     },
 }
@@ -69,8 +69,8 @@ pub struct TextStream {
 }
 
 impl TextStream {
-    /// Submits `request` and decodes its answer; special tokens have no text. A checkpoint
-    /// without tokenizer gives deltas without text.
+    /// Submits `request` and decodes its answer; special tokens have no text, but for those that
+    /// enclose a chat's reasoning. A checkpoint without tokenizer gives deltas without text.
     ///
     /// # Errors
     /// Those of [`ModelHandle::submit`], [`Error::Parameter`] for invalid stop strings or for any
@@ -85,7 +85,10 @@ impl TextStream {
             Ok(tokenizer) if options.continues_prompt => {
                 Some(Detokenizer::after_prompt(tokenizer.clone(), true, &request.prompt)?)
             }
-            Ok(tokenizer) => Some(Detokenizer::new(tokenizer.clone(), true)?),
+            Ok(tokenizer) => {
+                let reasoning = ReasoningTags::of(tokenizer).token_ids(tokenizer);
+                Some(Detokenizer::new(tokenizer.clone(), true)?.showing(reasoning))
+            }
         };
         let stops = StopStrings::new(options.stop_strings)?;
         let prompt_tokens = request.prompt.len();
@@ -97,7 +100,7 @@ impl TextStream {
             sent: 0,
             held: VecDeque::new(),
             ready: VecDeque::new(),
-            clock: Clock { prompt_tokens, generated_tokens: 0, start: Instant::now(), first: None },
+            clock: Clock { prompt_tokens, cached_tokens: 0, generated_tokens: 0, start: Instant::now(), first: None },
         })
     }
 
@@ -133,6 +136,10 @@ impl TextStream {
             // The engine ends each generation with `Done` or an error, unless its thread is gone.
             None => Err(Error::Stopped),
             Some(Err(error)) => Err(error),
+            Some(Ok(Event::Started { cached_tokens })) => {
+                (self.clock.cached_tokens, self.clock.start) = (cached_tokens, Instant::now());
+                Ok(())
+            }
             Some(Ok(Event::PromptLogits(logits))) => {
                 self.ready.push_back(TextEvent::PromptLogits(logits));
                 Ok(())
@@ -207,6 +214,7 @@ impl TextStream {
 #[derive(Debug)]
 struct Clock {
     prompt_tokens: usize,
+    cached_tokens: usize,
     generated_tokens: usize,
     start: Instant,
     first: Option<Instant>,
@@ -222,6 +230,7 @@ impl Clock {
         let first = self.first.unwrap_or_else(Instant::now);
         Timings {
             prompt_tokens: self.prompt_tokens,
+            cached_tokens: self.cached_tokens,
             prompt_ms: (first - self.start).as_secs_f64() * 1e3,
             generated_tokens: self.generated_tokens,
             decode_ms: first.elapsed().as_secs_f64() * 1e3,
@@ -238,7 +247,7 @@ mod tests {
     use tokio::sync::mpsc;
 
     use super::*;
-    use crate::handle::{Job, ModelInfo, SamplingParams, Shared};
+    use crate::handle::{EngineThread, Job, ModelInfo, SamplingParams, Shared};
     use crate::text::Tokenizer;
 
     /// A byte-level BPE vocabulary, so that characters can be cut between tokens.
@@ -267,9 +276,9 @@ mod tests {
             chat_template: None,
             eos_token_ids: Vec::new(),
             generation_defaults: SamplingParams::default(),
-            jobs,
             waiting: Arc::default(),
             failure: Arc::default(),
+            engine: EngineThread::new(jobs, std::thread::spawn(|| {})),
         };
         (ModelHandle { shared: Arc::new(shared) }, queue)
     }
@@ -283,6 +292,7 @@ mod tests {
             ignore_eos: false,
             logprobs: None,
             prompt_logits: false,
+            reuse_prefix: false,
         }
     }
 

@@ -40,10 +40,12 @@ pub struct ServeArgs {
     /// Requests that one model answers at the same time
     #[arg(long, visible_alias = "parallel", env = "ATELICO_SLOTS", default_value = "4", value_parser = parse_positive)]
     pub slots: usize,
-    /// Arithmetic of prompts on a GPU: f32, bf16 or f16 [default: bf16 on CUDA, f32 elsewhere]
+    /// Arithmetic of products: f32, bf16 or f16 (prompts on a GPU), int8 (packed weights on the CPU)
+    /// [default: bf16 on CUDA, int8 on the CPU for all but small models, f32 elsewhere]
     #[arg(long, env = "ATELICO_PRECISION", value_name = "TYPE", value_parser = parse_precision)]
     pub precision: Option<Precision>,
-    /// Element type of the key-value cache: f32, f16 or bf16 [default: f32 with f32, f16 otherwise]
+    /// Element type of the key-value cache: f32, f16, bf16 or q8_0 [default: f16 on a GPU, f32 on the CPU
+    /// and beside --precision f32]
     #[arg(long, env = "ATELICO_KV_CACHE", value_name = "TYPE")]
     pub kv_cache: Option<CacheType>,
     /// Further names that requests may use in their Host header (the loopback names and --host may

@@ -184,6 +184,7 @@ impl MockStream {
         self.state = State::Over;
         let timings = Timings {
             prompt_tokens: self.prompt_tokens,
+            cached_tokens: 0,
             prompt_ms: 0.0,
             generated_tokens: self.generated,
             decode_ms: self.started.elapsed().as_secs_f64() * 1e3,

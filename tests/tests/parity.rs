@@ -25,6 +25,7 @@ fn greedy(prompt: &[u32], max_tokens: usize) -> Request {
         ignore_eos: false,
         logprobs: None,
         prompt_logits: false,
+        reuse_prefix: false,
     }
 }
 
@@ -41,6 +42,7 @@ fn run(model: &ModelHandle, request: Request) -> Output {
     let mut output = Output::default();
     while let Some(event) = generation.next_blocking() {
         match event.unwrap() {
+            Event::Started { cached_tokens } => assert_eq!(cached_tokens, 0),
             Event::PromptLogits(logits) => output.logits = logits,
             Event::Token { id, logprobs } => {
                 output.ids.push(id);

@@ -49,6 +49,7 @@ fn answer(model: &ModelHandle, prompt: Vec<u32>) -> (Vec<u32>, FinishReason) {
             ignore_eos: false,
             logprobs: None,
             prompt_logits: false,
+            reuse_prefix: false,
         })
         .unwrap();
     let mut ids = Vec::new();
@@ -56,7 +57,7 @@ fn answer(model: &ModelHandle, prompt: Vec<u32>) -> (Vec<u32>, FinishReason) {
         match generation.next_blocking().unwrap().unwrap() {
             Event::Token { id, .. } => ids.push(id),
             Event::Done { reason, .. } => return (ids, reason),
-            Event::PromptLogits(_) => {}
+            Event::Started { .. } | Event::PromptLogits(_) => {}
         }
     }
 }

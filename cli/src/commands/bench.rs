@@ -147,6 +147,8 @@ fn run_once(model: &ModelHandle, prompt: Vec<u32>, max_tokens: usize) -> Result<
         ignore_eos: true,
         logprobs: None,
         prompt_logits: false,
+        // Every prompt is to be computed.
+        reuse_prefix: false,
     })?;
     loop {
         match generation.next_blocking().transpose()? {

@@ -4,7 +4,7 @@ use std::io::{BufRead, IsTerminal, Write};
 
 use atelico_engine::Error;
 use atelico_engine::handle::{FinishReason, ModelHandle, Request};
-use atelico_engine::reasoning::{ReasoningRouter, Routed};
+use atelico_engine::reasoning::{ReasoningRouter, ReasoningTags, Routed};
 use atelico_engine::text_stream::TextOptions;
 use clap::Args;
 use rustyline::DefaultEditor;
@@ -74,8 +74,8 @@ pub(crate) fn run(args: &ChatArgs) -> Result<(), CliError> {
 pub(crate) struct Rendered {
     /// Its ids.
     pub(crate) ids: Vec<u32>,
-    /// Whether it ends in an opened reasoning block.
-    opens_reasoning: bool,
+    /// Tells the reasoning of an answer to it.
+    router: ReasoningRouter,
 }
 
 /// Puts `messages` (an array) into the model's chat template, ready for the assistant's answer.
@@ -86,7 +86,8 @@ pub(crate) fn render(model: &ModelHandle, messages: &Value, kwargs: &Map<String,
     let text = template.render(messages, None, kwargs, true, bos, eos)?;
     // The template has put the special tokens in.
     let ids = tokenizer.encode(&text, false)?;
-    Ok(Rendered { ids, opens_reasoning: ReasoningRouter::prompt_opens(&text) })
+    let router = ReasoningRouter::new(ReasoningTags::of(tokenizer), &text);
+    Ok(Rendered { ids, router })
 }
 
 /// What to do after an input line.
@@ -182,8 +183,9 @@ impl Session<'_> {
             ignore_eos: false,
             logprobs: None,
             prompt_logits: false,
+            reuse_prefix: true,
         };
-        let mut router = ReasoningRouter::new(rendered.opens_reasoning);
+        let mut router = rendered.router;
         let mut printer = Printer { style: self.style, in_reasoning: false };
         let mut content = String::new();
         let options = TextOptions { stop_strings: self.args.sampling.stop.clone(), continues_prompt: false };

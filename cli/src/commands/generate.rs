@@ -94,6 +94,7 @@ pub(crate) fn run(args: &GenerateArgs) -> Result<(), CliError> {
         ignore_eos: args.ignore_eos,
         logprobs: args.logprobs,
         prompt_logits: args.logits_out.is_some(),
+        reuse_prefix: false,
     };
     let options = TextOptions { stop_strings: args.sampling.stop.clone(), continues_prompt: !args.chat };
     let streams = args.format == Format::Text;

@@ -2,6 +2,7 @@
 //! requests through them.
 
 pub(crate) mod graph;
+mod prefix;
 mod request;
 mod runner;
 mod worker;

@@ -65,10 +65,10 @@ fn bucket(rows: usize) -> usize {
 
 impl Runner {
     /// Allocates the state and, on devices that replay, captures the decode steps.
-    pub(super) fn new(model: Box<dyn LanguageModel>, placement: &Placement) -> Self {
+    pub(super) fn new(model: Box<dyn LanguageModel>, placement: &Placement) -> Result<Self> {
         let device = placement.device.clone();
         let vocab_size = model.vocab_size();
-        let state = model.new_state();
+        let state = model.new_state()?;
         let zeros = |shape| ops::int_zeros(shape, &device);
         let core = Core {
             state,
@@ -106,7 +106,7 @@ impl Runner {
             }
             size *= 2;
         }
-        runner
+        Ok(runner)
     }
 
     /// Records one step. It runs a few times on the way, on positions 0.. of slots that nobody
@@ -123,6 +123,11 @@ impl Runner {
     /// Whether decode steps are replayed as one submission.
     pub(super) fn is_captured(&self) -> bool {
         !self.graphs.is_empty() && self.graphs.values().all(StepGraph::is_hardware)
+    }
+
+    /// Whether a slot's state can be cut back to an earlier position.
+    pub(super) fn truncates(&self) -> bool {
+        self.core.borrow().state.truncates()
     }
 
     /// Tokens of a prompt that are computed at once.

@@ -7,6 +7,7 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::AtomicUsize;
 use std::sync::{Arc, OnceLock};
+use std::thread::JoinHandle;
 use std::time::Instant;
 
 use atelico_kernels::ops::PendingRead;
@@ -14,9 +15,12 @@ use tokio::sync::mpsc;
 use tokio::sync::mpsc::error::TryRecvError;
 
 use super::graph;
+use super::prefix::Prefixes;
 use super::request::{self, Params};
 use super::runner::{Row, Runner, TOP};
-use crate::handle::{Event, FinishReason, Job, ModelHandle, ModelInfo, SamplingParams, Shared, Timings, TokenLogprobs};
+use crate::handle::{
+    EngineThread, Event, FinishReason, Job, ModelHandle, ModelInfo, SamplingParams, Shared, Timings, TokenLogprobs,
+};
 use crate::load::Placement;
 use crate::model::LanguageModel;
 use crate::text::{ChatTemplate, Tokenizer};
@@ -46,62 +50,33 @@ impl std::fmt::Debug for Ready {
     }
 }
 
-/// Starts a thread that loads a model with `load` and then runs requests until every handle is
-/// dropped. Returns when the model is ready.
+/// What a thread that has loaded its model sends to [`start`].
+struct Loaded {
+    info: ModelInfo,
+    tokenizer: Option<Arc<Tokenizer>>,
+    chat_template: Option<Arc<ChatTemplate>>,
+    eos_token_ids: Vec<u32>,
+    generation_defaults: SamplingParams,
+    jobs: mpsc::UnboundedSender<Job>,
+    failure: Arc<OnceLock<String>>,
+}
+
+/// Starts a thread that loads a model with `load` and then runs requests until every handle and
+/// generation is dropped. Returns when the model is ready.
 ///
 /// # Errors
 /// What `load` returns, or [`Error::Compute`] when the device fails.
 pub fn start(load: impl FnOnce() -> Result<Ready> + Send + 'static) -> Result<ModelHandle> {
     let (ready, loaded) = std::sync::mpsc::sync_channel(1);
     let run = move || {
-        let started = Instant::now();
-        let (jobs, queue) = mpsc::unbounded_channel();
-        let failure = Arc::new(OnceLock::new());
-        let prepared = guarded(|| {
-            let Ready { model, placement, mut info, tokenizer, chat_template, eos_token_ids, generation_defaults } = {
-                let _working = graph::working();
-                let ready = load()?;
-                ready.placement.device.sync().map_err(|e| Error::Compute(format!("{e:?}")))?;
-                ready
-            };
-            let runner = {
-                let _capturing = graph::capturing();
-                let runner = Runner::new(model, &placement);
-                placement.device.sync().map_err(|e| Error::Compute(format!("{e:?}")))?;
-                runner
-            };
-            info.captured = runner.is_captured();
-            info.load_ms = started.elapsed().as_secs_f64() * 1e3;
-            let worker = Worker {
-                runner,
-                queue,
-                slots: (0..placement.slots).map(|_| None).collect(),
-                context: placement.context,
-                eos_token_ids: eos_token_ids.clone(),
-                pending: None,
-                next_seed: started_seed(),
-                next_id: 0,
-            };
-            let waiting = Arc::new(AtomicUsize::new(0));
-            let shared = Shared {
-                info,
-                tokenizer,
-                chat_template,
-                eos_token_ids,
-                generation_defaults,
-                jobs,
-                waiting,
-                failure: failure.clone(),
-            };
-            Ok((ModelHandle { shared: Arc::new(shared) }, worker))
-        });
-        let mut worker = match prepared {
+        let (mut worker, failure) = match guarded(|| prepare(load)) {
             Err(error) => return drop(ready.send(Err(error))),
-            Ok((handle, worker)) => {
-                if ready.send(Ok(handle)).is_err() {
+            Ok((loaded, worker)) => {
+                let failure = loaded.failure.clone();
+                if ready.send(Ok(loaded)).is_err() {
                     return;
                 }
-                worker
+                (worker, failure)
             }
         };
         drop(ready);
@@ -112,17 +87,82 @@ pub fn start(load: impl FnOnce() -> Result<Ready> + Send + 'static) -> Result<Mo
             worker.fail_all(&error);
         }
     };
-    // The loop runs as one of the threads that compute: handing work to a pool from outside costs
-    // more than a small model's kernel.
-    let pool = rayon::ThreadPoolBuilder::new()
-        .thread_name(|i| format!("atelico-{i}"))
-        .build()
-        .map_err(|e| Error::Compute(format!("no thread pool: {e}")))?;
-    std::thread::Builder::new()
+    let (pool, threads) = pool()?;
+    let engine = move || {
+        // The loop runs as one of the threads that compute: handing work to a pool from outside costs
+        // more than a small model's kernel.
+        pool.install(run);
+        drop(pool);
+        for thread in threads {
+            // Panics have been reported where they happened.
+            drop(thread.join());
+        }
+    };
+    let thread = std::thread::Builder::new()
         .name("atelico-engine".into())
-        .spawn(move || pool.install(run))
+        .spawn(engine)
         .map_err(|e| Error::Compute(format!("no engine thread: {e}")))?;
-    loaded.recv().map_err(|_| Error::Stopped)?
+    let loaded = loaded.recv().map_err(|_| Error::Stopped)?;
+    let Loaded { info, tokenizer, chat_template, eos_token_ids, generation_defaults, jobs, failure } = loaded?;
+    let waiting = Arc::new(AtomicUsize::new(0));
+    let engine = EngineThread::new(jobs, thread);
+    let shared =
+        Shared { info, tokenizer, chat_template, eos_token_ids, generation_defaults, waiting, failure, engine };
+    Ok(ModelHandle { shared: Arc::new(shared) })
+}
+
+/// A pool of threads that compute, and these threads: only who joins them knows that they have ended
+/// with all that drivers keep in them.
+fn pool() -> Result<(rayon::ThreadPool, Vec<JoinHandle<()>>)> {
+    let mut threads = Vec::new();
+    let pool = rayon::ThreadPoolBuilder::new().spawn_handler(|thread| {
+        let name = format!("atelico-{}", thread.index());
+        threads.push(std::thread::Builder::new().name(name).spawn(|| thread.run())?);
+        Ok(())
+    });
+    let pool = pool.build().map_err(|e| Error::Compute(format!("no thread pool: {e}")))?;
+    Ok((pool, threads))
+}
+
+/// Loads a model with `load` and captures its decode steps.
+fn prepare(load: impl FnOnce() -> Result<Ready>) -> Result<(Loaded, Worker)> {
+    let started = Instant::now();
+    let Ready { model, placement, mut info, tokenizer, chat_template, eos_token_ids, generation_defaults } = {
+        let _working = graph::working();
+        let ready = load()?;
+        sync(&ready.placement)?;
+        ready
+    };
+    let runner = {
+        let _capturing = graph::capturing();
+        let runner = Runner::new(model, &placement)?;
+        sync(&placement)?;
+        runner
+    };
+    info.captured = runner.is_captured();
+    info.load_ms = started.elapsed().as_secs_f64() * 1e3;
+    let (jobs, queue) = mpsc::unbounded_channel();
+    let slots = (0..placement.slots).map(|_| None).collect();
+    let prefixes = Prefixes::new(placement.slots, runner.truncates());
+    let worker = Worker {
+        runner,
+        placement,
+        queue,
+        slots,
+        prefixes,
+        eos_token_ids: eos_token_ids.clone(),
+        pending: None,
+        next_seed: started_seed(),
+        next_id: 0,
+    };
+    let failure = Arc::new(OnceLock::new());
+    let loaded = Loaded { info, tokenizer, chat_template, eos_token_ids, generation_defaults, jobs, failure };
+    Ok((loaded, worker))
+}
+
+/// Waits until the device has done all that was asked of it.
+fn sync(placement: &Placement) -> Result<()> {
+    placement.device.sync().map_err(|e| Error::Compute(format!("{e:?}")))
 }
 
 /// Runs `f`, turning the panics by which Burn reports device failures into errors.
@@ -148,9 +188,13 @@ struct Active {
     params: Params,
     /// Tokens of the prompt that are computed.
     prefilled: usize,
+    /// Tokens of the prompt that an earlier request left computed.
+    cached: usize,
     /// The last token and its position; `None` while the prompt is computed.
     last: Option<(u32, usize)>,
-    generated: usize,
+    generated: Vec<u32>,
+    /// Generated tokens that went, or are on their way, through the model.
+    fed: usize,
     started: Instant,
     first_token: Option<Instant>,
     prompt_ms: f64,
@@ -165,9 +209,10 @@ struct Pending {
 
 struct Worker {
     runner: Runner,
+    placement: Placement,
     queue: mpsc::UnboundedReceiver<Job>,
     slots: Vec<Option<Active>>,
-    context: usize,
+    prefixes: Prefixes,
     eos_token_ids: Vec<u32>,
     pending: Option<Pending>,
     next_seed: u64,
@@ -180,7 +225,7 @@ impl Worker {
             if self.slots.iter().all(Option::is_none) && self.pending.is_none() {
                 match self.queue.blocking_recv() {
                     Some(job) => self.admit(job),
-                    None => return Ok(()),
+                    None => return sync(&self.placement),
                 }
             }
             while self.slots.iter().any(Option::is_none) {
@@ -212,15 +257,19 @@ impl Worker {
         }
         job.waiting = None;
         self.next_seed = self.next_seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        if let Some(place) = self.slots.iter_mut().find(|s| s.is_none()) {
+        let free = self.slots.iter().enumerate().filter_map(|(slot, held)| held.is_none().then_some(slot));
+        if let Some((slot, cached)) = self.prefixes.take(free, &job.request.prompt, job.request.reuse_prefix) {
             self.next_id += 1;
-            *place = Some(Active {
+            drop(job.events.try_send(Ok(Event::Started { cached_tokens: cached })));
+            self.slots[slot] = Some(Active {
                 id: self.next_id,
                 params: Params::new(&job.request.sampling, self.next_seed),
                 job,
-                prefilled: 0,
+                prefilled: cached,
+                cached,
                 last: None,
-                generated: 0,
+                generated: Vec::new(),
+                fed: 0,
                 started: Instant::now(),
                 first_token: None,
                 prompt_ms: 0.0,
@@ -234,15 +283,16 @@ impl Worker {
             let place = &mut self.slots[slot];
             let Some(active) = place.as_mut().filter(|a| a.last.is_none()) else { continue };
             if active.job.events.is_closed() {
-                *place = None;
+                self.release(slot);
                 continue;
             }
-            if active.prefilled == 0 {
+            if active.prefilled == active.cached {
                 active.started = Instant::now();
             }
             let prompt = &active.job.request.prompt;
             let end = (active.prefilled + self.runner.chunk()).min(prompt.len());
             let logits = self.runner.prefill(slot, &prompt[active.prefilled..end], active.prefilled);
+            self.prefixes.extend(slot, &prompt[active.prefilled..end]);
             active.prefilled = end;
             if end < prompt.len() {
                 return Ok(());
@@ -292,6 +342,9 @@ impl Worker {
 
     fn queue_step(&mut self, rows: &[Row], upload: bool) -> Result<Pending> {
         let owners = self.owners();
+        for active in self.slots.iter_mut().flatten().filter(|a| a.last.is_some()) {
+            active.fed += 1;
+        }
         let actives = self.slots.iter().flatten().filter(|a| a.last.is_some());
         let spec = request::spec(actives.map(|a| (&a.params, &a.job.request)));
         let read = self.runner.step(rows.len(), upload.then_some(rows), spec)?;
@@ -318,54 +371,62 @@ impl Worker {
     /// It is computed in vain when a stop token comes.
     fn may_run_ahead(&self) -> bool {
         self.slots.iter().flatten().filter(|a| a.last.is_some()).all(|a| {
-            let room = a.last.is_some_and(|(_, position)| position + 2 < self.context);
-            room && a.job.request.max_tokens.is_none_or(|most| a.generated + 1 < most)
+            let room = a.last.is_some_and(|(_, position)| position + 2 < self.placement.context);
+            room && a.job.request.max_tokens.is_none_or(|most| a.generated.len() + 1 < most)
         })
     }
 
     /// Frees the slots of answers that nobody waits for. Their rows in flight are ignored.
     fn drop_cancelled(&mut self) {
-        for place in &mut self.slots {
-            if place.as_ref().is_some_and(|a| a.job.events.is_closed()) {
-                *place = None;
+        for slot in 0..self.slots.len() {
+            if self.slots[slot].as_ref().is_some_and(|a| a.job.events.is_closed()) {
+                self.release(slot);
             }
+        }
+    }
+
+    /// Ends the request that holds `slot`; what it leaves there may serve another.
+    fn release(&mut self, slot: usize) {
+        if let Some(active) = self.slots[slot].take() {
+            self.prefixes.end(slot, &active.generated, active.fed);
         }
     }
 
     /// Hands the token that a step chose for `slot`, at `position`, to its request.
     fn deliver(&mut self, slot: usize, values: &[i32], top: usize, position: usize) {
-        let context = self.context;
+        let context = self.placement.context;
         let Some(active) = self.slots[slot].as_mut() else { return };
         let request = &active.job.request;
         let (Some(&id), Some(&logprob)) = (values.first(), values.get(1)) else { return };
         let Ok(id) = u32::try_from(id) else {
             drop(active.job.events.try_send(Err(Error::NonFinite { position })));
             self.slots[slot] = None;
+            self.prefixes.forget(slot);
             return;
         };
-        active.generated += 1;
+        active.generated.push(id);
         let now = Instant::now();
         let first = *active.first_token.get_or_insert(now);
         let stop = request.stop_tokens.contains(&id) || (!request.ignore_eos && self.eos_token_ids.contains(&id));
         if !stop {
             let logprobs = request.logprobs.map(|n| logprobs(values, logprob, top, n));
             if active.job.events.try_send(Ok(Event::Token { id, logprobs })).is_err() {
-                self.slots[slot] = None;
-                return;
+                return self.release(slot);
             }
         }
         active.last = Some((id, position));
-        let full = position + 1 >= context || request.max_tokens.is_some_and(|most| active.generated >= most);
+        let full = position + 1 >= context || request.max_tokens.is_some_and(|most| active.generated.len() >= most);
         if stop || full {
             let timings = Timings {
                 prompt_tokens: request.prompt.len(),
+                cached_tokens: active.cached,
                 prompt_ms: active.prompt_ms,
-                generated_tokens: active.generated,
+                generated_tokens: active.generated.len(),
                 decode_ms: (now - first).as_secs_f64() * 1e3,
             };
             let reason = if stop { FinishReason::Stop } else { FinishReason::Length };
             drop(active.job.events.try_send(Ok(Event::Done { reason, timings })));
-            self.slots[slot] = None;
+            self.release(slot);
         }
     }
 }

@@ -72,6 +72,8 @@ pub(crate) struct GenerationParams {
     pub(crate) include_usage: bool,
     /// The answer goes on with the prompt's text, as opposed to answering it.
     pub(crate) continues_prompt: bool,
+    /// Start from what an earlier request left computed: llama.cpp's `cache_prompt`.
+    pub(crate) reuse_prefix: bool,
 }
 
 impl GenerationParams {
@@ -97,6 +99,7 @@ impl GenerationParams {
             stream,
             include_usage: include_usage(fields, stream)?,
             continues_prompt,
+            reuse_prefix: fields.boolean("cache_prompt")?.unwrap_or(true),
         })
     }
 }
@@ -215,7 +218,7 @@ pub(crate) struct Usage {
 /// Where prompt tokens came from.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 pub(crate) struct PromptTokensDetails {
-    /// Tokens not computed anew; there is no prompt cache yet.
+    /// Tokens that an earlier request left computed.
     pub(crate) cached_tokens: usize,
 }
 
@@ -226,12 +229,17 @@ pub(crate) struct CompletionTokensDetails {
 }
 
 impl Usage {
-    pub(crate) fn new(prompt_tokens: usize, completion_tokens: usize, reasoning_tokens: usize) -> Self {
+    pub(crate) fn new(
+        prompt_tokens: usize,
+        cached_tokens: usize,
+        completion_tokens: usize,
+        reasoning_tokens: usize,
+    ) -> Self {
         Self {
             prompt_tokens,
             completion_tokens,
             total_tokens: prompt_tokens + completion_tokens,
-            prompt_tokens_details: PromptTokensDetails::default(),
+            prompt_tokens_details: PromptTokensDetails { cached_tokens },
             completion_tokens_details: CompletionTokensDetails { reasoning_tokens },
         }
     }
@@ -240,6 +248,7 @@ impl Usage {
 /// llama.cpp's `timings`, which Open WebUI and others show.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub(crate) struct WireTimings {
+    cache_n: usize,
     prompt_n: usize,
     prompt_ms: f64,
     prompt_per_second: f64,
@@ -251,10 +260,12 @@ pub(crate) struct WireTimings {
 impl From<Timings> for WireTimings {
     fn from(timings: Timings) -> Self {
         let rate = |tokens: usize, ms: f64| if ms > 0.0 { tokens as f64 / ms * 1e3 } else { 0.0 };
+        let computed = timings.prompt_tokens - timings.cached_tokens;
         Self {
-            prompt_n: timings.prompt_tokens,
+            cache_n: timings.cached_tokens,
+            prompt_n: computed,
             prompt_ms: timings.prompt_ms,
-            prompt_per_second: rate(timings.prompt_tokens, timings.prompt_ms),
+            prompt_per_second: rate(computed, timings.prompt_ms),
             predicted_n: timings.generated_tokens,
             predicted_ms: timings.decode_ms,
             // The time runs from the first token to the last: one token less than came.

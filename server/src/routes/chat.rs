@@ -62,6 +62,7 @@ struct ChatAnswer {
     include_usage: bool,
     choices: Choices,
     states: Vec<ChoiceState>,
+    cached_tokens: usize,
     completion_tokens: usize,
     reasoning_tokens: usize,
     ready: VecDeque<Part>,
@@ -78,9 +79,9 @@ impl ChatAnswer {
             (prompt, model, request)
         })
         .await?;
-        let ChatPrompt { prompt, opens_reasoning } = prompt?;
+        let ChatPrompt { prompt, router } = prompt?;
         let choices = Choices::start(&state, &model, &[prompt], &request.params)?;
-        let new_state = |_| ChoiceState { router: ReasoningRouter::new(opens_reasoning), held: Vec::new() };
+        let new_state = |_| ChoiceState { router: router.clone(), held: Vec::new() };
         Ok(Self {
             id: answer_id("chatcmpl"),
             created: unix_now(),
@@ -89,6 +90,7 @@ impl ChatAnswer {
             include_usage: request.params.include_usage,
             states: (0..choices.count()).map(new_state).collect(),
             choices,
+            cached_tokens: 0,
             completion_tokens: 0,
             reasoning_tokens: 0,
             ready: VecDeque::new(),
@@ -125,6 +127,8 @@ impl ChatAnswer {
                 }
             }
             AnswerEvent::Done { reason, timings } => {
+                // The prompt counts once, whatever the number of choices.
+                self.cached_tokens += if index == 0 { timings.cached_tokens } else { 0 };
                 self.completion_tokens += timings.generated_tokens;
                 let routed = state.router.flush();
                 let tokens = std::mem::take(&mut state.held);
@@ -139,7 +143,7 @@ impl ChatAnswer {
     }
 
     fn usage(&self) -> Usage {
-        Usage::new(self.choices.prompt_tokens(), self.completion_tokens, self.reasoning_tokens)
+        Usage::new(self.choices.prompt_tokens(), self.cached_tokens, self.completion_tokens, self.reasoning_tokens)
     }
 
     fn logprobs(&self, tokens: Vec<TokenInfo>) -> Option<ChatLogprobs> {

@@ -42,6 +42,9 @@ struct CompletionAnswer {
     echoes: Vec<Option<String>>,
     /// Per choice the characters whose tokens have been reported.
     offsets: Vec<usize>,
+    /// Choices of a prompt.
+    n: usize,
+    cached_tokens: usize,
     completion_tokens: usize,
     usage_sent: bool,
 }
@@ -71,6 +74,8 @@ impl CompletionAnswer {
             echoes: echoes.into_iter().flat_map(|echo| std::iter::repeat_n(echo, params.n)).collect(),
             offsets: vec![0; choices.count()],
             choices,
+            n: params.n,
+            cached_tokens: 0,
             completion_tokens: 0,
             usage_sent: false,
         })
@@ -93,6 +98,8 @@ impl CompletionAnswer {
                     return Some(Ok((CompletionChoice { index, text, logprobs, finish_reason: None }, None)));
                 }
                 Ok((index, AnswerEvent::Done { reason, timings })) => {
+                    // A prompt counts once, whatever the number of choices.
+                    self.cached_tokens += if index % self.n == 0 { timings.cached_tokens } else { 0 };
                     self.completion_tokens += timings.generated_tokens;
                     let finish_reason = Some(finish_reason(reason));
                     let choice = CompletionChoice { index, text: String::new(), logprobs: None, finish_reason };
@@ -108,7 +115,7 @@ impl CompletionAnswer {
     }
 
     fn usage(&self) -> Usage {
-        Usage::new(self.choices.prompt_tokens(), self.completion_tokens, 0)
+        Usage::new(self.choices.prompt_tokens(), self.cached_tokens, self.completion_tokens, 0)
     }
 
     fn completion(&self, choices: Vec<CompletionChoice>, timings: Option<Timings>) -> Completion<'_> {
