@@ -108,7 +108,8 @@ const SMALL_WEIGHTS: u64 = 32 << 20;
 
 /// Unless the caller says otherwise, on the CPU activations of eight bits for the packed weights of
 /// all but small models; on a GPU bfloat16 operands where the tensor cores take them (CUDA), float32
-/// elsewhere. Caches are float16 on a GPU that stores it, unless float32 was asked for.
+/// elsewhere. Caches are float16 where that is stored, unless the CPU computes in float32 or float32
+/// was asked for.
 fn placement(opened: &OpenDevice, options: &LoadOptions, context: usize, weight_bytes: u64) -> Result<Placement> {
     let default = match opened.kind {
         DeviceKind::Cuda => Precision::BF16,
@@ -117,8 +118,9 @@ fn placement(opened: &OpenDevice, options: &LoadOptions, context: usize, weight_
     };
     let precision = options.precision.unwrap_or(default);
     let cache = options.cache.unwrap_or(match opened.kind {
-        DeviceKind::Cpu => CacheType::F32,
-        // Whoever asks for float32 gets it throughout.
+        // Whoever computes in float32 on the CPU, or asks for it elsewhere, gets it throughout.
+        DeviceKind::Cpu if precision != Precision::Int8 => CacheType::F32,
+        DeviceKind::Cpu => CacheType::F16,
         _ if options.precision == Some(Precision::F32) => CacheType::F32,
         _ if ops::stores(&opened.device, DType::F16) => CacheType::F16,
         _ => CacheType::F32,
@@ -129,8 +131,10 @@ fn placement(opened: &OpenDevice, options: &LoadOptions, context: usize, weight_
         Precision::F16 => DType::F16,
         Precision::Int8 => DType::I8,
     };
-    supported(opened, "precision", precision_name(precision), operands, ops::multiplies)?;
-    supported(opened, "kv_cache", cache.name(), cache.dtype(), ops::stores)?;
+    let on_cpu = (&[DType::F32, DType::I8][..], "computes in f32 or int8");
+    supported(opened, "precision", precision_name(precision), operands, ops::multiplies, on_cpu)?;
+    let on_cpu = (&[DType::F32, DType::F16][..], "keeps f32, f16 or q8_0");
+    supported(opened, "kv_cache", cache.name(), cache.dtype(), ops::stores, on_cpu)?;
     let prefill_chunk = options.prefill_chunk.unwrap_or(PREFILL_CHUNK).max(1);
     Ok(Placement { device: opened.device.clone(), precision, cache, context, slots: options.slots, prefill_chunk })
 }
@@ -142,11 +146,12 @@ fn supported(
     asked: &str,
     dtype: DType,
     has: fn(&Device, DType) -> bool,
+    (cpu_has, cpu_does): (&[DType], &str),
 ) -> Result<()> {
     let problem = match opened.kind {
         _ if dtype == DType::F32 => return Ok(()),
-        DeviceKind::Cpu if dtype == DType::I8 => return Ok(()),
-        DeviceKind::Cpu => format!("is {asked}; the CPU computes in f32 or int8"),
+        DeviceKind::Cpu if cpu_has.contains(&dtype) => return Ok(()),
+        DeviceKind::Cpu => format!("is {asked}; the CPU {cpu_does}"),
         _ if dtype == DType::I8 => format!("is {asked}; only the CPU computes in int8"),
         _ if has(&opened.device, dtype) => return Ok(()),
         _ => format!("is {asked}, which {} does not support; f32 always works", opened.name),

@@ -44,8 +44,8 @@ pub struct ServeArgs {
     /// [default: bf16 on CUDA, int8 on the CPU for all but small models, f32 elsewhere]
     #[arg(long, env = "ATELICO_PRECISION", value_name = "TYPE", value_parser = parse_precision)]
     pub precision: Option<Precision>,
-    /// Element type of the key-value cache: f32, f16, bf16 or q8_0 [default: f16 on a GPU, f32 on the CPU
-    /// and beside --precision f32]
+    /// Element type of the key-value cache: f32, f16, bf16 or q8_0 [default: f16; f32 where the CPU
+    /// computes in f32 and beside --precision f32]
     #[arg(long, env = "ATELICO_KV_CACHE", value_name = "TYPE")]
     pub kv_cache: Option<CacheType>,
     /// Further names that requests may use in their Host header (the loopback names and --host may

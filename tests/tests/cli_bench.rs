@@ -61,3 +61,32 @@ fn what_does_not_fit_the_context_is_refused() {
     let run = run_on_cpu(&["bench", "llama_a", "-p", "64", "-n", "0", "--context", "32"]);
     assert!(run.error(1).contains("32"));
 }
+
+/// The second start finds what the first has compiled, also beside other processes; a damaged or
+/// unwritable cache is done without.
+#[cfg(feature = "vulkan")]
+#[test]
+fn compiled_kernels_are_kept_from_run_to_run() {
+    let folder = tempfile::tempdir().unwrap();
+    let bench = |folder: &std::path::Path| {
+        let args = ["bench", "qwen3_a", "--device", "vulkan", "-p", "8", "-n", "2", "-r", "1", "--format", "json"];
+        cli_support::atelico(&args).env("ATELICO_KERNEL_CACHE_DIR", folder).output().unwrap()
+    };
+    let state = |output: std::process::Output| {
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        serde_json::from_slice::<Value>(&output.stdout).unwrap()["kernel_cache"].clone()
+    };
+    assert_eq!(state(bench(folder.path())), "cold");
+    assert_eq!(state(bench(folder.path())), "warm");
+    std::thread::scope(|scope| {
+        let runs = [(); 3].map(|()| scope.spawn(|| state(bench(folder.path()))));
+        assert!(runs.into_iter().all(|run| run.join().unwrap() == "warm"));
+    });
+    for file in std::fs::read_dir(folder.path()).unwrap() {
+        std::fs::write(file.unwrap().path(), b"not a database").unwrap();
+    }
+    state(bench(folder.path()));
+    let file = folder.path().join("file");
+    std::fs::write(&file, b"").unwrap();
+    state(bench(&file));
+}

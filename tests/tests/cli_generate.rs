@@ -242,7 +242,7 @@ fn a_prompt_beyond_the_context_is_refused_with_the_numbers() {
 fn number_types_are_checked() {
     let generate = |more: &[&str]| run_on_cpu(&[&["generate", "llama_a", "--prompt-ids", "504"], more].concat());
     assert!(generate(&["--precision", "bf16"]).error(2).contains("the CPU computes in f32"));
-    assert!(generate(&["--kv-cache", "f16"]).error(2).contains("the CPU computes in f32"));
+    assert!(generate(&["--kv-cache", "bf16"]).error(2).contains("the CPU keeps f32, f16 or q8_0"));
     assert!(generate(&["--precision", "f8"]).error(2).contains("f32, bf16, f16"));
     generate(&["--precision", "f32", "--kv-cache", "f32", "--max-tokens", "1"]).ok();
 }

@@ -63,21 +63,20 @@ fn unpacked_blocks_equal_the_scalar_reference() {
 #[test]
 fn products_equal_the_reference() {
     each_device(|device, name| {
-        for format in FORMATS {
+        for (f, format) in FORMATS.into_iter().enumerate() {
             let block = format.block_len();
             // Every width and every shape, not every pair: each pair is a kernel to compile.
             let widths = if block == 1 { vec![8, 20, 33, 64, 136, 2048] } else { vec![block, block * 3, block * 20] };
             let shapes = [(1, 1), (7, 1), (33, 3), (70, 8), (65, 9), (130, 70)];
             for (i, (rows, m)) in shapes.into_iter().enumerate() {
-                for cols in [widths[i % widths.len()], widths[(i + 1) % widths.len()]] {
-                    let mut noise = Noise((rows * 1000 + cols + m) as u64);
-                    let bytes = noise.blocks(format, rows * cols);
-                    let x = noise.floats(m * cols);
-                    let expected = reference::linear(&x, format, &bytes, rows, cols);
-                    let weight = Weight::new(format, rows, cols, &bytes, device).unwrap();
-                    let found = ops::linear(tensor(&x, [m, cols], device), &weight, Precision::F32);
-                    close(&format!("{name} {format:?} [{rows}, {cols}] x {m}"), &floats(found), &expected, 2e-5);
-                }
+                let cols = widths[(i + f) % widths.len()];
+                let mut noise = Noise((rows * 1000 + cols + m) as u64);
+                let bytes = noise.blocks(format, rows * cols);
+                let x = noise.floats(m * cols);
+                let expected = reference::linear(&x, format, &bytes, rows, cols);
+                let weight = Weight::new(format, rows, cols, &bytes, device).unwrap();
+                let found = ops::linear(tensor(&x, [m, cols], device), &weight, Precision::F32);
+                close(&format!("{name} {format:?} [{rows}, {cols}] x {m}"), &floats(found), &expected, 2e-5);
             }
         }
     });
@@ -86,10 +85,13 @@ fn products_equal_the_reference() {
 /// Norm, gate and residual that ride along with a product equal the steps one by one.
 #[test]
 fn fused_products_equal_their_parts() {
+    // Normed inputs are large beside what their products cancel to.
     each_device(|device, name| {
-        for format in FORMATS {
+        for (f, format) in FORMATS.into_iter().enumerate() {
             let cols = if format.block_len() == 1 { 520 } else { format.block_len() * 5 };
-            for (rows, m) in [(38, 1), (14, 3), (70, 8), (6, 9)] {
+            for (i, (rows, m)) in [(38, 1), (14, 3), (70, 8), (6, 9)].into_iter().enumerate() {
+                // For several columns one of three: each is a kernel to compile.
+                let tries = |which: usize| m == 1 || m > 8 || (f + i) % 3 == which;
                 let mut noise = Noise((rows * 1000 + m) as u64);
                 let bytes = noise.blocks(format, rows * cols);
                 let (x, norm) = (noise.floats(m * cols), noise.floats(cols));
@@ -108,12 +110,18 @@ fn fused_products_equal_their_parts() {
                 let normed = reference::rms_norm(&x, &norm, 1e-5);
                 let product = reference::linear(&normed, format, &bytes, rows, cols);
                 let what = format!("{name} {format:?} [{rows}, {cols}] x {m}");
-                close(&what, &run(true, false, false), &product, 2e-5);
-                let gated = reference::silu_mul(&product, rows / 2);
-                close(&what, &run(true, true, false), &gated, 2e-5);
+                if tries(0) {
+                    close(&what, &run(true, false, false), &product, 1e-4);
+                }
+                if tries(1) {
+                    let gated = reference::silu_mul(&product, rows / 2);
+                    close(&what, &run(true, true, false), &gated, 1e-4);
+                }
                 let plain = reference::linear(&x, format, &bytes, rows, cols);
                 let sum = plain.iter().zip(&residual).map(|(a, b)| a + b).collect::<Vec<_>>();
-                close(&what, &run(false, false, true), &sum, 2e-5);
+                if tries(2) {
+                    close(&what, &run(false, false, true), &sum, 1e-4);
+                }
             }
         }
     });
@@ -263,8 +271,6 @@ fn decode_attention_equals_its_parts() {
                 (Some(1), DType::F16, 4e-3),
                 (None, DType::F16, 4e-3),
             ] {
-                // The CPU's caches are float32.
-                let dtype = if ops::is_cpu(device) { DType::F32 } else { dtype };
                 let mut noise = Noise(d as u64);
                 let (slots, capacity) = (4, 330);
                 let shape = [slots, kv_heads, capacity, d];

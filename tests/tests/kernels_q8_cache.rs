@@ -10,6 +10,9 @@ use burn::tensor::{Device, Tensor};
 const SLOTS: usize = 3;
 const CAPACITY: usize = 67;
 
+/// Slot and position.
+type Row = (usize, usize);
+
 /// A layer, its inputs, and the keys and values that a plain cache would hold.
 struct Layer {
     rope: RopeSpec,
@@ -49,7 +52,7 @@ impl Layer {
     }
 
     /// Rows `(slot, position)` of random inputs, and what they should give.
-    fn rows(&mut self, rows: &[(usize, usize)]) -> (Vec<f32>, Vec<f32>) {
+    fn rows(&mut self, rows: &[Row]) -> (Vec<f32>, Vec<f32>) {
         let (d, kv_heads) = (self.rope.head_dim, self.rope.kv_heads);
         let qkv = self.noise.floats(rows.len() * self.width).iter().map(|v| v * 2.0).collect::<Vec<_>>();
         let mut expected = Vec::new();
@@ -72,7 +75,7 @@ impl Layer {
     fn run(
         &self,
         qkv: &[f32],
-        rows: &[(usize, usize)],
+        rows: &[Row],
         consecutive: bool,
         [k, v]: [Tensor<4>; 2],
         device: &Device,
@@ -120,7 +123,7 @@ fn a_prompt_and_its_answer_are_remembered_in_eight_bits() {
             let mut caches = [(); 2].map(|()| tensor(&vec![0.0; shape.iter().product()], shape, device));
             let prompt = (0..40).map(|position| (1, position)).collect::<Vec<_>>();
             // A decode kernel may use what it writes before it is rounded: half of 1/127.
-            let steps: [(&[(usize, usize)], bool, f32); 4] = [
+            let steps: [(&[Row], bool, f32); 4] = [
                 (&prompt, true, 2e-3),
                 (&[(1, 40), (2, 0)], false, 1e-2),
                 (&[(1, 41), (2, 1)], false, 1e-2),

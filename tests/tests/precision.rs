@@ -76,7 +76,7 @@ fn narrow_numbers_stay_within_their_bounds() {
                     }
                     Err(refused) => {
                         let why = match opened.kind {
-                            DeviceKind::Cpu => "the CPU computes in f32",
+                            DeviceKind::Cpu => "; the CPU ",
                             _ => "does not support",
                         };
                         assert!(refused.to_string().contains(why), "{what}: {refused}");

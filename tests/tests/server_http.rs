@@ -296,3 +296,32 @@ fn a_damaged_checkpoint_is_an_error_object_and_no_crash() {
     assert_eq!(server.send("GET", "/health/ready", "").status, 200);
     std::fs::remove_dir_all(cache).unwrap();
 }
+
+#[test]
+fn a_prompt_that_begins_like_an_earlier_one_is_not_computed_anew() {
+    let server = Server::start();
+    let complete = |prompt: &[u32], extra: &Value| {
+        let mut body =
+            json!({"model": "llama_a", "prompt": prompt, "max_tokens": 4, "temperature": 0, "ignore_eos": true});
+        body.as_object_mut().unwrap().extend(extra.as_object().unwrap().clone());
+        let answer = server.post("/v1/completions", &body).json();
+        let cached = answer["usage"]["prompt_tokens_details"]["cached_tokens"].as_u64().unwrap();
+        assert_eq!(answer["usage"]["prompt_tokens"], prompt.len(), "{answer}");
+        if answer["choices"].as_array().unwrap().len() == 1 {
+            assert_eq!(answer["timings"]["cache_n"], cached, "{answer}");
+            assert_eq!(answer["timings"]["prompt_n"], prompt.len() as u64 - cached, "{answer}");
+        }
+        (cached, answer["choices"][0]["text"].clone())
+    };
+    let prompt = (5..45).collect::<Vec<_>>();
+    let longer = (5..60).collect::<Vec<_>>();
+    let (cached, _) = complete(&prompt, &json!({}));
+    assert_eq!(cached, 0);
+    let (cached, text) = complete(&longer, &json!({}));
+    assert_eq!(cached, 40);
+    let (cached, anew) = complete(&longer, &json!({"cache_prompt": false}));
+    assert_eq!((cached, anew), (0, text));
+    // The prompt counts once, however many answers it gets.
+    let (cached, _) = complete(&longer, &json!({"n": 2}));
+    assert_eq!(cached, 54);
+}

@@ -1,11 +1,11 @@
 //! Causal attention over the key-value cache: flash attention (Dao et al., 2022) in tiles that
 //! stay in the processor's caches.
 
+use super::kv_cache::{Cache, Head};
 use super::pool;
 use super::product::{Product, transpose_rows};
 use super::simd::{Kernel, LANES, Level, Simd, Unit, exp};
 use crate::ops::AttentionSpec;
-use crate::ops::kv_cache::Head;
 
 /// Keys of a tile.
 const KEYS: usize = 64;
@@ -27,42 +27,31 @@ const PARALLEL: usize = 1 << 15;
 /// position lies outside the cache is idle: its output is zeros.
 ///
 /// # Shapes
-/// As [`crate::ops::attention`]; out `[m, heads head_dim]`, and the last two axes of the cache.
+/// As [`crate::ops::attention`]; out `[m, heads head_dim]`.
 #[allow(clippy::too_many_arguments)]
 pub(crate) fn attention(
     q: &[f32],
-    k_cache: &[f32],
-    v_cache: &[f32],
+    keys: Cache<'_>,
+    values: Cache<'_>,
     positions: &[i32],
     slots: &[i32],
-    [capacity, width]: [usize; 2],
     spec: &AttentionSpec,
     out: &mut [f32],
 ) {
-    let cache = Cache { keys: k_cache, values: v_cache, capacity, width };
-    attention_at(Level::best(), q, cache, positions, slots, spec, out);
-}
-
-/// The cache, `[slots, kv_heads, capacity, width]` twice.
-#[derive(Clone, Copy)]
-struct Cache<'a> {
-    keys: &'a [f32],
-    values: &'a [f32],
-    capacity: usize,
-    width: usize,
+    attention_at(Level::best(), q, [keys, values], positions, slots, spec, out);
 }
 
 fn attention_at(
     level: Level,
     q: &[f32],
-    cache: Cache<'_>,
+    cache: [Cache<'_>; 2],
     positions: &[i32],
     slots: &[i32],
     spec: &AttentionSpec,
     out: &mut [f32],
 ) {
     let width = spec.heads * spec.head_dim;
-    let groups = groups(cache, positions, slots, spec);
+    let groups = groups(cache[0], positions, slots, spec);
     let work: usize = groups.iter().map(|group| group.rows * width * (group.end - group.start)).sum();
     let mut outs = Vec::with_capacity(groups.len());
     let mut rest = out;
@@ -99,7 +88,7 @@ struct Group {
 
 fn groups(cache: Cache<'_>, positions: &[i32], slots: &[i32], spec: &AttentionSpec) -> Vec<Group> {
     let most = (TASK_QUERIES / (spec.heads / spec.kv_heads)).max(1);
-    let slot_count = cache.keys.len() / (spec.kv_heads * cache.capacity * cache.width).max(1);
+    let slot_count = cache.heads() / spec.kv_heads.max(1);
     let mut groups: Vec<Group> = Vec::new();
     for (row, (position, slot)) in positions.iter().zip(slots).enumerate() {
         let seen = seen(*position, cache.capacity, spec);
@@ -126,7 +115,8 @@ fn seen(position: i32, capacity: usize, spec: &AttentionSpec) -> Option<(usize, 
 /// What all tasks of a call share.
 #[derive(Clone, Copy)]
 struct Shape<'a> {
-    cache: Cache<'a>,
+    /// Keys and values.
+    cache: [Cache<'a>; 2],
     spec: &'a AttentionSpec,
     split: bool,
 }
@@ -138,19 +128,16 @@ impl<'a> Shape<'a> {
         let length = if self.split { TASK_KEYS } else { usize::MAX };
         let mut tasks = Vec::new();
         for kv_head in 0..spec.kv_heads {
-            let head = |held| {
-                let index = group.slot * spec.kv_heads + kv_head;
-                Head::of(held, index, cache.capacity, cache.width, spec.head_dim)
-            };
+            let [keys, values] = cache.map(|cache| cache.head(group.slot * spec.kv_heads + kv_head));
             let mut start = group.start;
             while start < group.end {
                 let end = group.end.min(start.saturating_add(length));
                 tasks.push(Task {
                     q,
                     positions: &positions[group.first_row..][..group.rows],
-                    keys: head(cache.keys),
-                    values: head(cache.values),
-                    capacity: cache.capacity,
+                    keys,
+                    values,
+                    capacity: cache[0].capacity,
                     kv_head,
                     start,
                     end,

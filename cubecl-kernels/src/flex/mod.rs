@@ -11,6 +11,7 @@ pub(crate) mod delta;
 pub(crate) mod embedding;
 pub(crate) mod gated_norm;
 pub(crate) mod interleaved;
+pub(crate) mod kv_cache;
 pub(crate) mod linear;
 pub(crate) mod mamba;
 mod matmul;

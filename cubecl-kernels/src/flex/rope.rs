@@ -1,9 +1,10 @@
 //! Head norms, rotary embedding and the cache write.
 
+use super::kv_cache::CacheMut;
 use super::norm::NormRow;
 use super::pool;
 use super::simd::Level;
-use crate::ops::{KvSource, RopePairing, RopeSpec, kv_cache};
+use crate::ops::{KvSource, RopePairing, RopeSpec};
 
 /// Query elements from which threads share the rows.
 const PARALLEL: usize = 1 << 16;
@@ -13,7 +14,7 @@ const PARALLEL: usize = 1 << 16;
 /// caches, and its queries are zeros.
 ///
 /// # Shapes
-/// As [`crate::ops::rope_append`]; q `[m, heads head_dim]`, and the last two axes of the cache.
+/// As [`crate::ops::rope_append`]; q `[m, heads head_dim]`.
 #[allow(clippy::too_many_arguments)]
 pub(crate) fn rope_append(
     qkv: &[f32],
@@ -24,13 +25,12 @@ pub(crate) fn rope_append(
     rotary: usize,
     positions: &[i32],
     slots: &[i32],
-    k_cache: &mut [f32],
-    v_cache: &mut [f32],
-    [capacity, cache_width]: [usize; 2],
+    mut k_cache: CacheMut<'_>,
+    mut v_cache: CacheMut<'_>,
     spec: &RopeSpec,
     q: &mut [f32],
 ) {
-    let d = spec.head_dim;
+    let (d, capacity) = (spec.head_dim, k_cache.capacity);
     let eps = spec.qk_norm_eps_bits.map_or(0.0, f32::from_bits);
     let ones = vec![1.0; d];
     let (q_width, kv_width) = (spec.heads * d, spec.kv_heads * d);
@@ -69,12 +69,12 @@ pub(crate) fn rope_append(
             let index = slot * spec.kv_heads + head;
             made.copy_from_slice(key);
             prepare(&mut made, k_norm, angles, spec);
-            kv_cache::write(k_cache, index, capacity, cache_width, position, &made);
+            k_cache.write(index, position, &made);
             made.copy_from_slice(value);
             if spec.kv.norms_values() {
                 Level::best().run(NormRow { x: &mut made, weight: &ones, eps });
             }
-            kv_cache::write(v_cache, index, capacity, cache_width, position, &made);
+            v_cache.write(index, position, &made);
         }
     }
 }

@@ -2,6 +2,9 @@
 
 use burn::tensor::{DType, TensorData};
 use burn_flex::FlexTensor;
+use half::f16;
+
+use super::kv_cache::{Cache, CacheMut, Elements, ElementsMut};
 
 /// The shape, which must have `D` axes.
 pub(crate) fn dims<const D: usize>(tensor: &FlexTensor) -> [usize; D] {
@@ -29,6 +32,26 @@ pub(crate) fn f32s(tensor: &FlexTensor) -> &[f32] {
 pub(crate) fn f32s_mut(tensor: &mut FlexTensor) -> &mut [f32] {
     let range = range(tensor);
     &mut tensor.storage_mut::<f32>()[range]
+}
+
+/// A cache whose heads have `head_dim` elements.
+pub(crate) fn cache(tensor: &FlexTensor, head_dim: usize) -> Cache<'_> {
+    let [_, _, capacity, width] = dims(tensor);
+    let elements = match tensor.dtype() {
+        DType::F16 => Elements::F16(&tensor.storage::<f16>()[range(tensor)]),
+        _ => Elements::F32(f32s(tensor)),
+    };
+    Cache { elements, capacity, width, head_dim }
+}
+
+/// A cache to write, copied first when it is shared.
+pub(crate) fn cache_mut(tensor: &mut FlexTensor) -> CacheMut<'_> {
+    let ([_, _, capacity, width], range) = (dims(tensor), range(tensor));
+    let elements = match tensor.dtype() {
+        DType::F16 => ElementsMut::F16(&mut tensor.storage_mut::<f16>()[range]),
+        _ => ElementsMut::F32(f32s_mut(tensor)),
+    };
+    CacheMut { elements, capacity, width }
 }
 
 /// The elements of a contiguous int32 tensor.

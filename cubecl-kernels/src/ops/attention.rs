@@ -71,16 +71,14 @@ impl AttentionOps for Flex {
         spec: AttentionSpec,
     ) -> FlexTensor {
         let shape = tensor::dims::<2>(&q);
-        let [_, _, capacity, width] = tensor::dims(&k_cache);
         let q = tensor::contiguous(q);
         let mut out = vec![0.0; shape[0] * shape[1]];
         flex::attention::attention(
             tensor::f32s(&q),
-            tensor::f32s(&k_cache),
-            tensor::f32s(&v_cache),
+            tensor::cache(&k_cache, spec.head_dim),
+            tensor::cache(&v_cache, spec.head_dim),
             tensor::i32s(&positions),
             tensor::i32s(&slots),
-            [capacity, width],
             &spec,
             &mut out,
         );

@@ -130,7 +130,6 @@ impl RopeOps for Flex {
     ) -> (FlexTensor, FlexTensor, FlexTensor) {
         let [m, width] = tensor::dims(&qkv);
         let [_, rotary] = tensor::dims(&table);
-        let [_, _, capacity, cache_width] = tensor::dims(&k_cache);
         let qkv = tensor::contiguous(qkv);
         let mut q = vec![0.0; m * spec.heads * spec.head_dim];
         flex::rope::rope_append(
@@ -142,9 +141,8 @@ impl RopeOps for Flex {
             rotary,
             tensor::i32s(&positions),
             tensor::i32s(&slots),
-            tensor::f32s_mut(&mut k_cache),
-            tensor::f32s_mut(&mut v_cache),
-            [capacity, cache_width],
+            tensor::cache_mut(&mut k_cache),
+            tensor::cache_mut(&mut v_cache),
             &spec,
             &mut q,
         );

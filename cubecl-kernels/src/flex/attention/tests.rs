@@ -1,4 +1,5 @@
 use super::{Cache, attention_at};
+use crate::flex::kv_cache::Elements;
 use crate::flex::simd::Level;
 use crate::flex::test_data::Random;
 use crate::ops::AttentionSpec;
@@ -12,6 +13,10 @@ struct Case {
 
 fn spec(heads: usize, kv_heads: usize, head_dim: usize, window: Option<usize>) -> AttentionSpec {
     AttentionSpec { heads, kv_heads, head_dim, scale: (head_dim as f32).powf(-0.5), window, consecutive: false }
+}
+
+fn cache(held: &[f32], capacity: usize, head_dim: usize) -> Cache<'_> {
+    Cache { elements: Elements::F32(held), capacity, width: head_dim, head_dim }
 }
 
 /// Plain attention in f64.
@@ -59,7 +64,7 @@ fn check(case: &Case) {
     let expected = reference(case, &q, &keys, &values);
     for level in Level::available() {
         let mut out = vec![f32::NAN; q.len()];
-        let cache = Cache { keys: &keys, values: &values, capacity: case.capacity, width: d };
+        let cache = [&keys, &values].map(|held| cache(held, case.capacity, d));
         attention_at(level, &q, cache, &case.positions, &case.slots, &case.spec, &mut out);
         for (i, (found, expected)) in out.iter().zip(&expected).enumerate() {
             let error = (f64::from(*found) - expected).abs();
@@ -113,7 +118,7 @@ fn rows_outside_the_cache_are_idle() {
     let spec = spec(2, 1, 16, None);
     let (keys, values) = (vec![1.0; 4 * 16], vec![1.0; 4 * 16]);
     let mut out = vec![f32::NAN; 4 * 32];
-    let cache = Cache { keys: &keys, values: &values, capacity: 4, width: 32 };
+    let cache = [&keys, &values].map(|held| cache(held, 4, 16));
     attention_at(Level::best(), &vec![1.0; 4 * 32], cache, &[-1, 4, 2, 1], &[0, 0, 1, 0], &spec, &mut out);
     assert!(out[..96].iter().all(|v| *v == 0.0));
     assert!(out[96..].iter().all(|v| (*v - 1.0).abs() < 1e-6));
@@ -136,7 +141,7 @@ fn speed() {
         let mut best = f64::INFINITY;
         for _ in 0..20 {
             let start = std::time::Instant::now();
-            let cache = Cache { keys: &keys, values: &values, capacity, width: spec.head_dim };
+            let cache = [&keys, &values].map(|held| cache(held, capacity, spec.head_dim));
             attention_at(Level::best(), &q, cache, &positions, &slots, &spec, &mut out);
             best = best.min(start.elapsed().as_secs_f64());
         }

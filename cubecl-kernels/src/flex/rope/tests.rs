@@ -1,4 +1,5 @@
 use super::rope_append;
+use crate::flex::kv_cache::{CacheMut, ElementsMut};
 use crate::flex::test_data::Random;
 use crate::ops::{KvSource, RopePairing, RopeSpec};
 
@@ -23,6 +24,10 @@ fn reference(head: &[f32], norm: &[f32], angles: &[f32], spec: &RopeSpec) -> Vec
         out[b] = x[a] * sin + x[b] * cos;
     }
     out
+}
+
+fn cache(held: &mut [f32], capacity: usize, width: usize) -> CacheMut<'_> {
+    CacheMut { elements: ElementsMut::F32(held), capacity, width }
 }
 
 fn assert_close(found: &[f32], expected: &[f64]) {
@@ -53,9 +58,8 @@ fn check(spec: RopeSpec, m: usize) {
         d,
         &positions,
         &slots,
-        &mut k_cache,
-        &mut v_cache,
-        [capacity, d],
+        cache(&mut k_cache, capacity, d),
+        cache(&mut v_cache, capacity, d),
         &spec,
         &mut q,
     );
@@ -121,9 +125,8 @@ fn rows_outside_the_cache_are_idle() {
         4,
         &positions,
         &slots,
-        &mut k_cache,
-        &mut v_cache,
-        [capacity, 4],
+        cache(&mut k_cache, capacity, 4),
+        cache(&mut v_cache, capacity, 4),
         &spec,
         &mut q,
     );
