@@ -77,8 +77,8 @@ pub(crate) struct PlacementArgs {
     #[arg(long, value_name = "TOKENS")]
     pub(crate) context: Option<usize>,
 
-    /// Arithmetic of products: f32, bf16 or f16 (prompts on a GPU), int8 (packed weights on the CPU)
-    /// [default: bf16 on CUDA, int8 on the CPU for all but small models, f32 elsewhere]
+    /// Arithmetic of products: f32, int8 (packed weights), bf16 or f16 (prompts on a GPU) [default: bf16
+    /// on CUDA, elsewhere int8 for all but small models]
     #[arg(long, env = "ATELICO_PRECISION", value_name = "TYPE", value_parser = parse_precision)]
     pub(crate) precision: Option<Precision>,
 

@@ -103,17 +103,16 @@ fn tokenizer(checkpoint: &Checkpoint) -> Result<Option<Arc<Tokenizer>>> {
     Ok(tokenizer.map(Arc::new))
 }
 
-/// Weights below this fit the caches of a CPU, where fewer bits gain nothing.
+/// Weights below this fit the caches of a processor, where fewer bits gain nothing.
 const SMALL_WEIGHTS: u64 = 32 << 20;
 
-/// Unless the caller says otherwise, on the CPU activations of eight bits for the packed weights of
-/// all but small models; on a GPU bfloat16 operands where the tensor cores take them (CUDA), float32
-/// elsewhere. Caches are float16 where that is stored, unless the CPU computes in float32 or float32
+/// Unless the caller says otherwise, activations of eight bits for the packed weights of all but small
+/// models; on CUDA, whose tensor cores take them, bfloat16 operands for prompts. Caches are float16 where that is stored, unless the CPU computes in float32 or float32
 /// was asked for.
 fn placement(opened: &OpenDevice, options: &LoadOptions, context: usize, weight_bytes: u64) -> Result<Placement> {
     let default = match opened.kind {
         DeviceKind::Cuda => Precision::BF16,
-        DeviceKind::Cpu if weight_bytes >= SMALL_WEIGHTS => Precision::Int8,
+        _ if weight_bytes >= SMALL_WEIGHTS => Precision::Int8,
         _ => Precision::F32,
     };
     let precision = options.precision.unwrap_or(default);
@@ -131,9 +130,9 @@ fn placement(opened: &OpenDevice, options: &LoadOptions, context: usize, weight_
         Precision::F16 => DType::F16,
         Precision::Int8 => DType::I8,
     };
-    let on_cpu = (&[DType::F32, DType::I8][..], "computes in f32 or int8");
+    let on_cpu = (&[][..], "computes in f32 or int8");
     supported(opened, "precision", precision_name(precision), operands, ops::multiplies, on_cpu)?;
-    let on_cpu = (&[DType::F32, DType::F16][..], "keeps f32, f16 or q8_0");
+    let on_cpu = (&[DType::F16][..], "keeps f32, f16 or q8_0");
     supported(opened, "kv_cache", cache.name(), cache.dtype(), ops::stores, on_cpu)?;
     let prefill_chunk = options.prefill_chunk.unwrap_or(PREFILL_CHUNK).max(1);
     Ok(Placement { device: opened.device.clone(), precision, cache, context, slots: options.slots, prefill_chunk })
@@ -149,10 +148,10 @@ fn supported(
     (cpu_has, cpu_does): (&[DType], &str),
 ) -> Result<()> {
     let problem = match opened.kind {
-        _ if dtype == DType::F32 => return Ok(()),
+        // Integers of eight bits travel in words, which every device has.
+        _ if matches!(dtype, DType::F32 | DType::I8) => return Ok(()),
         DeviceKind::Cpu if cpu_has.contains(&dtype) => return Ok(()),
         DeviceKind::Cpu => format!("is {asked}; the CPU {cpu_does}"),
-        _ if dtype == DType::I8 => format!("is {asked}; only the CPU computes in int8"),
         _ if has(&opened.device, dtype) => return Ok(()),
         _ => format!("is {asked}, which {} does not support; f32 always works", opened.name),
     };

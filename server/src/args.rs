@@ -40,8 +40,8 @@ pub struct ServeArgs {
     /// Requests that one model answers at the same time
     #[arg(long, visible_alias = "parallel", env = "ATELICO_SLOTS", default_value = "4", value_parser = parse_positive)]
     pub slots: usize,
-    /// Arithmetic of products: f32, bf16 or f16 (prompts on a GPU), int8 (packed weights on the CPU)
-    /// [default: bf16 on CUDA, int8 on the CPU for all but small models, f32 elsewhere]
+    /// Arithmetic of products: f32, int8 (packed weights), bf16 or f16 (prompts on a GPU) [default: bf16
+    /// on CUDA, elsewhere int8 for all but small models]
     #[arg(long, env = "ATELICO_PRECISION", value_name = "TYPE", value_parser = parse_precision)]
     pub precision: Option<Precision>,
     /// Element type of the key-value cache: f32, f16, bf16 or q8_0 [default: f16; f32 where the CPU

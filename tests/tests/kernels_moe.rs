@@ -2,7 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 use atelico_kernels::formats::Format;
-use atelico_kernels::ops::{self, MoeGatingSpec, MoeScores, Weight};
+use atelico_kernels::ops::{self, MoeGatingSpec, MoeScores, Precision, Weight};
 use atelico_kernels::reference;
 use atelico_tests::kernels::{Noise, close, each_device, floats, tensor};
 
@@ -92,7 +92,7 @@ fn products_with_experts_equal_the_reference() {
 
                     let x = noise.floats(m * cols);
                     let pairs = [weight.clone(), weight.clone()];
-                    let found = floats(ops::moe_linear(&tensor(&x, [m, cols], device), &pairs, &route));
+                    let found = floats(ops::moe_linear(&tensor(&x, [m, cols], device), &pairs, &route, Precision::F32));
                     let expected = ids
                         .iter()
                         .enumerate()
@@ -101,7 +101,7 @@ fn products_with_experts_equal_the_reference() {
 
                     let h = noise.floats(m * top_k * cols);
                     let h_tensor = tensor(&h, [m * top_k, cols], device);
-                    let found = floats(ops::moe_linear_sum(h_tensor, &weight, &route));
+                    let found = floats(ops::moe_linear_sum(h_tensor, &weight, &route, Precision::F32));
                     let shares = floats(route.weights.clone());
                     let mut expected = vec![0.0; m * rows];
                     for (choice, id) in ids.iter().enumerate() {

@@ -138,6 +138,7 @@ fn matvec_plan(x: &CubeTensor, spec: MatrixSpec, m: usize, fusion: FusionSpec, c
         gated: fusion.gated,
         residual: fusion.residual,
         choice,
+        int8: fusion.int8 && packed,
     };
     plan.split = (plan.all_chunks() / (plane * per_unit)).clamp(1, PLANES);
     plan.planes = PLANES / plan.split * plan.split;
@@ -157,6 +158,8 @@ pub(super) struct Chosen {
     pub(super) weights: CubeTensor,
     pub(super) experts: usize,
     pub(super) share: usize,
+    /// Round x to bytes.
+    pub(super) int8: bool,
 }
 
 /// A product with chosen experts, one column a choice or token of `out`.
@@ -173,7 +176,7 @@ pub(super) fn launch_chosen(
     let all = planes(format, blocks(format, rows * cols));
     let rows = rows / chosen.experts;
     let of_expert = MatrixSpec { rows, ..spec };
-    let plan = matvec_plan(&x, of_expert, 1, FusionSpec::default(), chosen.choice);
+    let plan = matvec_plan(&x, of_expert, 1, FusionSpec { int8: chosen.int8, ..FusionSpec::default() }, chosen.choice);
     let CubeCount::Static(across, down, _) = grid(rows.div_ceil(plan.cube_outputs() as usize)) else { unreachable!() };
     let stand_in = x.clone();
     // SAFETY: as in [`launch_matvec`]; ids lie below the number of experts, which the gate sees to.

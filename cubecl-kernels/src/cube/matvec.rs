@@ -7,6 +7,7 @@
 
 use cubecl::prelude::*;
 
+use super::matvec_int8::step_sums_int8;
 use super::runs::{
     CHUNK, RUN, chunks_per_block, code_float, code_offset, has_min, run_codes, run_scale, run_start, zero,
 };
@@ -53,11 +54,13 @@ pub(super) struct MatvecPlan {
     pub(super) residual: bool,
     /// Other than [`Choice::All`] takes one column.
     pub(super) choice: Choice,
+    /// Round x to bytes; of packed formats.
+    pub(super) int8: bool,
 }
 
 impl MatvecPlan {
     /// Elements that follow each other in x.
-    fn run(self) -> u32 {
+    pub(super) fn run(self) -> u32 {
         match self.format {
             Format::F32 => 4,
             Format::F16 | Format::BF16 => 8,
@@ -66,12 +69,12 @@ impl MatvecPlan {
     }
 
     /// Runs of a chunk.
-    fn runs(self) -> u32 {
+    pub(super) fn runs(self) -> u32 {
         if self.format.is_float() { 1 } else { CHUNK / RUN }
     }
 
     /// Outputs of a plane per column.
-    fn outputs(self) -> u32 {
+    pub(super) fn outputs(self) -> u32 {
         if self.gated { self.rows / 2 } else { self.rows }
     }
 
@@ -94,8 +97,62 @@ impl MatvecPlan {
     }
 
     /// Vectors of a row of x.
-    fn x_row(self) -> u32 {
+    pub(super) fn x_row(self) -> u32 {
         self.chunks * self.runs() * self.run() / 4
+    }
+}
+
+/// Where a unit's next chunk lies.
+#[derive(CubeType)]
+pub(super) struct Place {
+    /// The plane's first output.
+    first: u32,
+    outputs: u32,
+    /// First row of the expert.
+    base: u32,
+    /// Where the expert's row of x begins, in vectors.
+    pub(super) x_base: u32,
+    /// What the expert's product counts in a sum.
+    pub(super) factor: f32,
+    /// The chunk of its row.
+    pub(super) chunk: u32,
+}
+
+#[cube]
+impl Place {
+    /// The place of `chunk` of all chunks that make an output.
+    #[allow(clippy::too_many_arguments)]
+    fn new(
+        ids: &[i32],
+        weights: &[f32],
+        first: u32,
+        outputs: u32,
+        share: u32,
+        chunk: u32,
+        #[comptime] plan: MatvecPlan,
+    ) -> Place {
+        let mut base = 0u32;
+        let mut x_base = 0u32;
+        let mut factor = 1.0f32;
+        let mut chunk = chunk;
+        if comptime!(matches!(plan.choice, Choice::Each)) {
+            base = u32::cast_from(ids[CUBE_POS_Z as usize]) * outputs;
+            x_base = CUBE_POS_Z / share * plan.x_row();
+        }
+        if comptime!(matches!(plan.choice, Choice::Sum { .. })) {
+            let choice = CUBE_POS_Z * comptime!(plan.all_chunks() / plan.chunks) + chunk / plan.chunks;
+            base = u32::cast_from(ids[choice as usize]) * outputs;
+            x_base = choice * plan.x_row();
+            factor = weights[choice as usize];
+            chunk %= plan.chunks;
+        }
+        Place { first, outputs, base, x_base, factor, chunk }
+    }
+
+    /// Row `r` of the plane's; rows past the last are computed again and not stored.
+    pub(super) fn row(&self, #[comptime] r: u32, #[comptime] plan: MatvecPlan) -> u32 {
+        let o = self.first + comptime!(r % plan.outputs());
+        self.base + select(o < self.outputs, o, self.outputs - 1) + comptime!(r / plan.outputs()) * self.outputs
     }
 }
 
@@ -148,26 +205,23 @@ pub(super) fn matvec<N: Size>(
         let chunk = (step * plan.split + part) * plan.plane + UNIT_POS_X;
         let inside = if comptime!(plan.whole()) { true.runtime() } else { chunk < comptime!(plan.all_chunks()) };
         if inside {
-            step_sums(
-                x,
-                vectors,
-                words,
-                norm_weight,
-                ids,
-                weights,
-                &planes,
-                exponent,
-                first,
-                outputs,
-                share,
-                chunk,
-                &mut sums,
-                &mut squares,
-                plan,
-            );
+            let place = Place::new(ids, weights, first, outputs, share, chunk, plan);
+            if comptime!(plan.int8) {
+                step_sums_int8(x, vectors, words, norm_weight, &planes, &place, &mut sums, &mut squares, plan);
+            } else {
+                step_sums(x, vectors, words, norm_weight, &planes, exponent, &place, &mut sums, &mut squares, plan);
+            }
         }
     }
 
+    if comptime!(plan.int8 && !plan.norm) {
+        #[unroll]
+        for i in 0..width {
+            // Nothing, unless an element of x was not finite; a product with zero would be optimized away.
+            let sum = squares[comptime!((i % plan.m) as usize)];
+            sums[i as usize] += select(f32::abs(sum) <= f32::MAX, 0.0f32, sum);
+        }
+    }
     let at = UNIT_POS_Y * comptime!((plan.rows + 1) * plan.m);
     plane_sums(&mut sums, &mut parts, at, width, plan.plane);
     if comptime!(plan.norm) {
@@ -270,14 +324,9 @@ fn step_sums<N: Size>(
     vectors: &[Vector<u32, N>],
     words: &[u32],
     norm_weight: &[Vector<f32, N>],
-    ids: &[i32],
-    weights: &[f32],
     planes: &Planes,
     exponent: u32,
-    first: u32,
-    outputs: u32,
-    share: u32,
-    chunk: u32,
+    place: &Place,
     sums: &mut Array<f32>,
     squares: &mut Array<f32>,
     #[comptime] plan: MatvecPlan,
@@ -285,22 +334,7 @@ fn step_sums<N: Size>(
     let m = comptime!(plan.m);
     let run = comptime!(plan.run());
     let x_row = comptime!(plan.x_row());
-    // The expert's first row, where its row of x begins, and its part in a sum.
-    let mut base = 0u32;
-    let mut x_base = 0u32;
-    let mut factor = 1.0f32;
-    let mut chunk = chunk;
-    if comptime!(matches!(plan.choice, Choice::Each)) {
-        base = u32::cast_from(ids[CUBE_POS_Z as usize]) * outputs;
-        x_base = CUBE_POS_Z / share * x_row;
-    }
-    if comptime!(matches!(plan.choice, Choice::Sum { .. })) {
-        let choice = CUBE_POS_Z * comptime!(plan.all_chunks() / plan.chunks) + chunk / plan.chunks;
-        base = u32::cast_from(ids[choice as usize]) * outputs;
-        x_base = choice * x_row;
-        factor = weights[choice as usize];
-        chunk %= plan.chunks;
-    }
+    let chunk = place.chunk;
     #[unroll]
     for half in 0..comptime!(plan.runs()) {
         // Weights of all rows first, so that their loads are in flight together.
@@ -309,9 +343,7 @@ fn step_sums<N: Size>(
         let mut mins = Array::<f32>::new(comptime!(plan.rows as usize));
         #[unroll]
         for r in 0..comptime!(plan.rows) {
-            // Rows past the last are computed again and not stored.
-            let o = first + comptime!(r % plan.outputs());
-            let row = base + select(o < outputs, o, outputs - 1) + comptime!(r / plan.outputs()) * outputs;
+            let row = place.row(r, plan);
             if comptime!(plan.format.is_float()) {
                 let packed = vectors[(row * plan.chunks + chunk) as usize];
                 float_run(packed, &mut w, comptime!(r * plan.run()), plan.format, plan.native_half);
@@ -347,9 +379,9 @@ fn step_sums<N: Size>(
             let mut total = 0.0f32;
             #[unroll]
             for i in 0..comptime!(plan.run() / 4) {
-                let mut v = x[(x_base + c * x_row + start + i) as usize];
+                let mut v = x[(place.x_base + c * x_row + start + i) as usize];
                 if comptime!(matches!(plan.choice, Choice::Sum { .. })) {
-                    v *= Vector::new(factor);
+                    v *= Vector::new(place.factor);
                 }
                 if comptime!(plan.norm) {
                     #[unroll]

@@ -15,6 +15,7 @@ mod kv_words;
 mod linear;
 mod mamba;
 mod matvec;
+mod matvec_int8;
 mod moe;
 mod norm;
 mod rope;

@@ -84,12 +84,19 @@ impl MoeOps for CubeBackend {
         out: CubeTensor,
     ) -> CubeTensor {
         let MatrixSpec { format, rows, cols } = spec;
-        let MoeProduct { experts, tokens, share, offset } = product;
+        let MoeProduct { experts, tokens, share, offset, int8 } = product;
         let [count, stride] = dims(&out);
         let (x, choices) = (contiguous(x), contiguous(choices));
         if !grouped && vectors_divide(spec) {
             let (ids, weights) = (choices.clone(), choices);
-            launch_chosen(x, words, spec, &out, offset, Chosen { choice: Choice::Each, ids, weights, experts, share });
+            launch_chosen(
+                x,
+                words,
+                spec,
+                &out,
+                offset,
+                Chosen { choice: Choice::Each, ids, weights, experts, share, int8 },
+            );
             return out;
         }
         let planes = planes(format, blocks(format, rows * cols));
@@ -143,6 +150,7 @@ impl MoeOps for CubeBackend {
         ids: CubeTensor,
         weights: CubeTensor,
         experts: usize,
+        int8: bool,
     ) -> CubeTensor {
         let MatrixSpec { format, rows, cols } = spec;
         let (h, ids, weights) = (contiguous(h), contiguous(ids), contiguous(weights));
@@ -151,7 +159,7 @@ impl MoeOps for CubeBackend {
         let out = empty(&h, [m, rows], DType::F32);
         if vectors_divide(spec) {
             let choice = Choice::Sum { top_k: top_k as u32 };
-            launch_chosen(h, words, spec, &out, 0, Chosen { choice, ids, weights, experts, share: 1 });
+            launch_chosen(h, words, spec, &out, 0, Chosen { choice, ids, weights, experts, share: 1, int8 });
             return out;
         }
         sum_ragged::launch(

@@ -260,7 +260,7 @@ pub(super) fn run_scale(
 }
 
 /// Bits that hold every code of a format: 4, 6 or 8.
-fn code_bits(format: Format) -> u32 {
+pub(super) fn code_bits(format: Format) -> u32 {
     match format {
         Format::Q8_0 | Format::IQ4_NL | Format::IQ4_XS | Format::MXFP4 => 8,
         Format::Q5_0 | Format::Q5_1 | Format::Q5_K | Format::Q6_K => 6,

@@ -8,9 +8,11 @@ use burn_flex::{Flex, FlexTensor};
 use super::interleaved::InterleavedOps;
 use super::weight::{MatrixSpec, Weight, is_cpu};
 use crate::flex::{self, tensor};
+use crate::formats::Format;
 
-/// Arithmetic of products: on a GPU of those with more than [`MATVEC_ROWS`] rows, while products of
-/// fewer always run in float32; on the CPU of all.
+/// Arithmetic of products. On a GPU those with packed weights and up to [`MATVEC_ROWS`] rows, the
+/// products of decode steps, run in [`Int8`](Self::Int8) unless this is [`F32`](Self::F32), and those
+/// with weights of other formats in float32; what follows is about products of more rows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default)]
 pub enum Precision {
     /// float32 throughout.
@@ -20,9 +22,9 @@ pub enum Precision {
     BF16,
     /// float16 operands, float32 sums.
     F16,
-    /// On the CPU, with packed weights: activations as integers of eight bits with a scale per 32
-    /// columns, exact sums of 16 or 32 products, float32 sums of those. Weights of other formats,
-    /// and GPUs, compute in float32.
+    /// With packed weights: activations as integers of eight bits with a scale per 32 columns (16 on a
+    /// GPU), exact sums of 16 or 32 products, float32 sums of those. Weights of other formats compute in
+    /// float32, and so do a GPU's products of many rows.
     Int8,
 }
 
@@ -35,6 +37,8 @@ pub(crate) struct FusionSpec {
     pub(crate) norm_eps: Option<f32>,
     pub(crate) gated: bool,
     pub(crate) residual: bool,
+    /// Round x to bytes where the weights are packed.
+    pub(crate) int8: bool,
 }
 
 /// What happens before and after a product; for few rows in the launch of the product itself.
@@ -105,6 +109,9 @@ pub fn linear_merged(x: Tensor<2>, weights: &[Weight], precision: Precision) -> 
     if m > MATVEC_ROWS && matches!(precision, Precision::BF16 | Precision::F16) && !is_cpu(&device) {
         return dense_matmul(x, weights, precision);
     }
+    if takes_one_launch(&x, weights) {
+        return fused_launches(&x, weights, Fusion::default(), precision);
+    }
     let stride = weights.iter().map(|w| w.spec().rows).sum();
     // One axis, then a view: two axes may be allocated with padded rows.
     let mut out = Tensor::<1>::empty([m * stride], (&device, DType::F32)).reshape([m, stride]);
@@ -125,17 +132,8 @@ pub fn linear_merged(x: Tensor<2>, weights: &[Weight], precision: Precision) -> 
 /// # Shapes
 /// x `[m, cols]` float32; returns `[m, Σ rows]` float32, or half as wide where `fusion` gates.
 pub fn linear_fused(x: Tensor<2>, weights: &[Weight], fusion: Fusion, precision: Precision) -> Tensor<2> {
-    let m = x.dims()[0];
-    let cols = x.dims()[1];
-    let one_launch = !is_cpu(&x.device())
-        && m <= MATVEC_ROWS
-        && fusion.bias.is_none()
-        && (!fusion.gated || weights.len() == 1)
-        && weights
-            .iter()
-            .all(|w| !w.spec().format.is_float() || (cols * w.spec().format.block_bytes()).is_multiple_of(16));
-    if one_launch {
-        return fused_launches(&x, weights, fusion);
+    if fusion.bias.is_none() && (!fusion.gated || weights.len() == 1) && takes_one_launch(&x, weights) {
+        return fused_launches(&x, weights, fusion, precision);
     }
     let x = match fusion.norm {
         Some((weight, eps)) => super::rms_norm(x, weight, eps),
@@ -153,13 +151,21 @@ pub fn linear_fused(x: Tensor<2>, weights: &[Weight], fusion: Fusion, precision:
     }
 }
 
-fn fused_launches(x: &Tensor<2>, weights: &[Weight], fusion: Fusion) -> Tensor<2> {
+/// Whether a product with each of the weights is one launch: few rows on a GPU, of whole 16-byte vectors.
+fn takes_one_launch(x: &Tensor<2>, weights: &[Weight]) -> bool {
+    let [m, cols] = x.dims();
+    let whole = |format: Format| !format.is_float() || (cols * format.block_bytes()).is_multiple_of(16);
+    !is_cpu(&x.device()) && m <= MATVEC_ROWS && weights.iter().all(|w| whole(w.spec().format))
+}
+
+fn fused_launches(x: &Tensor<2>, weights: &[Weight], fusion: Fusion, precision: Precision) -> Tensor<2> {
     let device = x.device();
     let m = x.dims()[0];
     let spec = FusionSpec {
         norm_eps: fusion.norm.as_ref().map(|(_, eps)| *eps),
         gated: fusion.gated,
         residual: fusion.residual.is_some(),
+        int8: precision != Precision::F32,
     };
     let rows = weights.iter().map(|w| w.spec().rows).sum::<usize>();
     let stride = if fusion.gated { rows / 2 } else { rows };

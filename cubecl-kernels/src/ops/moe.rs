@@ -8,6 +8,7 @@ use burn::backend::{Backend, Dispatch, backend_extension};
 use burn::tensor::{DType, Int, Tensor};
 use burn_flex::{Flex, FlexTensor};
 
+use super::linear::Precision;
 use super::weight::{MatrixSpec, Weight, is_cpu};
 use crate::flex::{self, tensor};
 
@@ -91,6 +92,7 @@ pub(crate) trait MoeOps: Backend {
         ids: IntTensor<Self>,
         weights: FloatTensor<Self>,
         experts: usize,
+        int8: bool,
     ) -> FloatTensor<Self>;
 
     /// `out[i] = Σ_j weights[i, j] y[i top_k + j]`.
@@ -115,6 +117,8 @@ pub(crate) struct MoeProduct {
     pub(crate) share: usize,
     /// First column of the output.
     pub(crate) offset: usize,
+    /// Round x to bytes where the weights are packed and the rows few.
+    pub(crate) int8: bool,
 }
 
 /// Chooses each row's experts. Of equal scores the lowest id wins.
@@ -154,11 +158,13 @@ pub fn moe_gate(
 }
 
 /// Products of each row with its chosen experts; the outputs of several weights lie side by side.
+/// On a GPU packed experts meet few rows rounded to bytes unless `precision` is float32; all else runs
+/// in float32.
 ///
 /// # Shapes
 /// x `[m, cols]`, or `[m top_k, cols]` with a row for each choice; weights `[experts * rows, cols]`;
 /// returns `[m top_k, Σ rows]`, row `i top_k + j` for choice j of row i.
-pub fn moe_linear(x: &Tensor<2>, weights: &[Weight], route: &MoeRoute) -> Tensor<2> {
+pub fn moe_linear(x: &Tensor<2>, weights: &[Weight], route: &MoeRoute, precision: Precision) -> Tensor<2> {
     let [m, top_k] = route.ids.dims();
     let share = m * top_k / x.dims()[0].max(1);
     let stride = weights.iter().map(|w| w.spec().rows / route.experts).sum();
@@ -171,7 +177,8 @@ pub fn moe_linear(x: &Tensor<2>, weights: &[Weight], route: &MoeRoute) -> Tensor
     };
     let mut offset = 0;
     for weight in weights {
-        let product = MoeProduct { experts: route.experts, tokens: m, share, offset };
+        let product =
+            MoeProduct { experts: route.experts, tokens: m, share, offset, int8: precision != Precision::F32 };
         out = Tensor::from_dispatch(Dispatch::moe_linear_into(
             x.clone().into_dispatch(),
             weight.words().clone().into_dispatch(),
@@ -190,10 +197,10 @@ pub fn moe_linear(x: &Tensor<2>, weights: &[Weight], route: &MoeRoute) -> Tensor
 ///
 /// # Shapes
 /// h `[m top_k, cols]`, weight `[experts * rows, cols]`; returns `[m, rows]`.
-pub fn moe_linear_sum(h: Tensor<2>, weight: &Weight, route: &MoeRoute) -> Tensor<2> {
+pub fn moe_linear_sum(h: Tensor<2>, weight: &Weight, route: &MoeRoute, precision: Precision) -> Tensor<2> {
     let weights = route.weights.clone().into_dispatch();
     Tensor::from_dispatch(if route.groups.is_some() {
-        let y = moe_linear(&h, std::slice::from_ref(weight), route);
+        let y = moe_linear(&h, std::slice::from_ref(weight), route, precision);
         Dispatch::moe_combine(y.into_dispatch(), weights)
     } else {
         Dispatch::moe_linear_sum(
@@ -203,6 +210,7 @@ pub fn moe_linear_sum(h: Tensor<2>, weight: &Weight, route: &MoeRoute) -> Tensor
             route.ids.clone().into_dispatch(),
             weights,
             route.experts,
+            precision != Precision::F32,
         )
     })
 }
@@ -259,12 +267,13 @@ impl MoeOps for Flex {
         ids: FlexTensor,
         weights: FlexTensor,
         experts: usize,
+        _int8: bool,
     ) -> FlexTensor {
         let ([choices, _], [tokens, _]) = (tensor::dims(&h), tensor::dims(&ids));
         let rows = spec.rows / experts;
         let groups = Self::moe_group(ids, experts);
         let out = tensor::from_f32s(vec![0.0; choices * rows], [choices, rows]);
-        let product = MoeProduct { experts, tokens, share: 1, offset: 0 };
+        let product = MoeProduct { experts, tokens, share: 1, offset: 0, int8: false };
         let y = Self::moe_linear_into(h, words, spec, groups, true, product, out);
         Self::moe_combine(y, weights)
     }

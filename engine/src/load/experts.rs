@@ -42,7 +42,7 @@ impl<'a> Weights<'a> {
             let tensor = self.tensor(&name, &[count, outputs, input])?;
             let weight = self.stored_matrix(tensor.format, count * outputs, input, &tensor.bytes)?;
             self.done(&tensor);
-            return Ok(Experts { weights: vec![weight] });
+            return Ok(Experts { weights: vec![weight], precision: self.placement.precision });
         }
         let parts = parts.iter().map(|(name, out)| self.part(name, *out, count, input)).collect::<Result<Vec<_>>>()?;
         let mut weights = Vec::new();
@@ -58,7 +58,7 @@ impl<'a> Weights<'a> {
             });
             run.iter().flat_map(|part| &part.tensors).for_each(|tensor| self.done(tensor));
         }
-        Ok(Experts { weights })
+        Ok(Experts { weights, precision: self.placement.precision })
     }
 
     /// The full name of a stacked tensor, if there is one.

@@ -1,0 +1,142 @@
+//! A GPU's products of packed weights with activations of eight bits, against exact products of rounded
+//! activations. The CPU's are tested beside their kernels.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+use atelico_kernels::formats::Format;
+use atelico_kernels::ops::{self, Fusion, MoeGatingSpec, MoeScores, Precision, Weight};
+use atelico_kernels::reference;
+use atelico_tests::kernels::{Noise, close, each_device, floats, tensor};
+
+const FORMATS: [Format; 16] = [
+    Format::Q4_0,
+    Format::Q4_1,
+    Format::Q5_0,
+    Format::Q5_1,
+    Format::Q8_0,
+    Format::Q2_K,
+    Format::Q3_K,
+    Format::Q4_K,
+    Format::Q5_K,
+    Format::Q6_K,
+    Format::IQ4_NL,
+    Format::IQ4_XS,
+    Format::MXFP4,
+    Format::Q1_0,
+    Format::TQ1_0,
+    Format::TQ2_0,
+];
+
+/// A value on the edge between two bytes may fall to either side.
+const BOUND: f32 = 2e-3;
+
+/// What the kernels make of activations: sixteen bytes and a scale.
+fn rounded(x: &[f32]) -> Vec<f32> {
+    let run = |run: &[f32]| {
+        let largest = run.iter().fold(0.0f32, |most, v| most.max(v.abs()));
+        let round =
+            |v: &f32| if largest > 0.0 { (v * (127.0 / largest)).round_ties_even() * (largest / 127.0) } else { 0.0 };
+        run.iter().map(round).collect::<Vec<_>>()
+    };
+    x.chunks(16).flat_map(run).collect()
+}
+
+#[test]
+fn activations_are_rounded_to_bytes() {
+    each_device(|device, name| {
+        for (f, format) in FORMATS.into_iter().enumerate().filter(|_| !ops::is_cpu(device)) {
+            for (i, (rows, m)) in [(38, 1), (14, 3), (70, 8)].into_iter().enumerate() {
+                let (normed, gated, added) =
+                    [(true, true, false), (false, false, true), (true, false, false)][(f + i) % 3];
+                // A row of several planes, and one that a plane does not fill.
+                let cols = if i == 0 { format.block_len().max(64) * 20 } else { format.block_len() * 3 };
+                let mut noise = Noise((rows * 1000 + f) as u64);
+                let bytes = noise.blocks(format, rows * cols);
+                let mut x = noise.floats(m * cols);
+                // A run of zeros.
+                x[..16].fill(0.0);
+                let (norm, residual) = (noise.floats(cols), noise.floats(m * rows));
+                let weight = Weight::new(format, rows, cols, &bytes, device).unwrap();
+                let run = |x: &[f32]| {
+                    let fusion = Fusion {
+                        norm: normed.then(|| (tensor(&norm, [cols], device), 1e-5)),
+                        gated,
+                        residual: added.then(|| tensor(&residual, [m, rows], device)),
+                        bias: None,
+                    };
+                    let x = tensor(x, [m, cols], device);
+                    floats(ops::linear_fused(x, std::slice::from_ref(&weight), fusion, Precision::Int8))
+                };
+                let product = |round: fn(&[f32]) -> Vec<f32>| {
+                    let of_row = |x: &[f32]| {
+                        let scale = 1.0 / (x.iter().map(|v| v * v).sum::<f32>() / cols as f32 + 1e-5).sqrt();
+                        let scaled = x.iter().zip(&norm).map(|(x, w)| x * w).collect::<Vec<_>>();
+                        let (x, scale) = if normed { (&*scaled, scale) } else { (x, 1.0) };
+                        let product = reference::linear(&round(x), format, &bytes, rows, cols);
+                        product.into_iter().map(|v| v * scale).collect::<Vec<_>>()
+                    };
+                    x.chunks(cols).flat_map(of_row).collect::<Vec<_>>()
+                };
+                let complete = |product: Vec<f32>| match (gated, added) {
+                    (true, _) => reference::silu_mul(&product, rows / 2),
+                    (_, true) => product.iter().zip(&residual).map(|(a, b)| a + b).collect(),
+                    _ => product,
+                };
+                let what = format!("{name} {format:?} [{rows}, {cols}] x {m}");
+                let found = run(&x);
+                close(&what, &found, &complete(product(rounded)), BOUND);
+                let exact = complete(product(<[f32]>::to_vec));
+                let size = exact.iter().fold(1.0f32, |most, v| most.max(v.abs()));
+                let apart = found.iter().zip(&exact).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max) / size;
+                assert!(apart > 1e-5, "{what}: nothing was rounded");
+                for wrong in [f32::NAN, f32::INFINITY] {
+                    x[17] = wrong;
+                    assert!(run(&x)[..rows / 2].iter().all(|v| !v.is_finite()), "{what}: {wrong} is lost");
+                }
+            }
+        }
+    });
+}
+
+#[test]
+fn experts_meet_rounded_activations() {
+    each_device(|device, name| {
+        for format in [Format::Q4_K, Format::Q8_0, Format::Q5_0].into_iter().filter(|_| !ops::is_cpu(device)) {
+            let (experts, top_k, rows, m, cols) = (5, 3, 70, 2, format.block_len() * 2);
+            let mut noise = Noise(cols as u64);
+            let bytes = noise.blocks(format, experts * rows * cols);
+            let weight = Weight::new(format, experts * rows, cols, &bytes, device).unwrap();
+            let spec = MoeGatingSpec {
+                experts,
+                top_k,
+                scores: MoeScores::Softmax,
+                groups: 1,
+                top_groups: 1,
+                normalize: true,
+                scale: 1.0,
+            };
+            let route = ops::moe_gate(tensor(&noise.floats(m * experts), [m, experts], device), None, None, spec);
+            let ids = route.ids.clone().into_data().try_to_vec::<i32>().unwrap();
+            let expert = |x: &[f32], id: i32| reference::expert_linear(x, format, &bytes, rows, cols, id as usize);
+            let what = format!("{name} {format:?}");
+
+            let x = noise.floats(m * cols);
+            let x_tensor = tensor(&x, [m, cols], device);
+            let found = ops::moe_linear(&x_tensor, std::slice::from_ref(&weight), &route, Precision::Int8);
+            let x = rounded(&x);
+            let expected =
+                ids.iter().enumerate().flat_map(|(choice, id)| expert(&x[choice / top_k * cols..][..cols], *id));
+            close(&what, &floats(found), &expected.collect::<Vec<_>>(), BOUND);
+
+            let h = noise.floats(m * top_k * cols);
+            let found = ops::moe_linear_sum(tensor(&h, [m * top_k, cols], device), &weight, &route, Precision::Int8);
+            let (h, shares) = (rounded(&h), floats(route.weights.clone()));
+            let mut expected = vec![0.0; m * rows];
+            for (choice, id) in ids.iter().enumerate() {
+                let y = expert(&h[choice * cols..][..cols], *id);
+                let out = &mut expected[choice / top_k * rows..][..rows];
+                out.iter_mut().zip(y).for_each(|(out, y)| *out += shares[choice] * y);
+            }
+            close(&what, &floats(found), &expected, BOUND);
+        }
+    });
+}
