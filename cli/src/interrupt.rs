@@ -18,7 +18,8 @@ pub(crate) fn install() -> Result<(), CliError> {
             PRESSED.store(true, Ordering::Release);
             WAKE.notify_one();
         } else {
-            std::process::exit(i32::from(INTERRUPTED));
+            // Past the exit handlers of drivers, whose threads may be at work.
+            signal_hook::low_level::exit(i32::from(INTERRUPTED));
         }
     })
     .map_err(|error| CliError::System { what: "Ctrl-C handler", problem: error.to_string() })

@@ -4,6 +4,7 @@ use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::str::FromStr;
 
+use atelico_kernels::ops;
 use burn::tensor::Device;
 #[cfg(any(feature = "vulkan", feature = "webgpu", feature = "metal", feature = "cuda"))]
 use burn::tensor::DeviceType;
@@ -138,26 +139,44 @@ impl DeviceSpec {
     /// Opens the device.
     ///
     /// # Errors
-    /// [`Error::Device`] when it is not compiled in or not present, listing what is.
+    /// [`Error::Device`] when it is not compiled in, not present or does not compute, listing what is
+    /// present.
     pub fn open(self) -> Result<OpenDevice> {
-        let open = |kind: DeviceKind, index: usize| {
-            let device = kind.devices().into_iter().nth(index)?;
-            Some(OpenDevice { device, kind, name: Self::Kind(kind, index).to_string() })
-        };
-        let found = match self {
-            Self::Auto => KINDS.into_iter().find_map(|kind| open(kind, 0)),
-            Self::Kind(kind, index) => open(kind, index),
-        };
-        found.ok_or_else(|| {
-            let problem = match self {
-                Self::Kind(kind, _) if !kind.compiled() => "is not compiled into this build".into(),
-                Self::Kind(kind, index) => match kind.devices().len() {
+        let problem = match self {
+            Self::Auto => match KINDS.into_iter().find_map(open_or_warn) {
+                Some(found) => return Ok(found),
+                None => "no device is compiled in".into(),
+            },
+            Self::Kind(kind, _) if !kind.compiled() => "is not compiled into this build".into(),
+            Self::Kind(kind, index) => match open(kind, index) {
+                Some(Ok(found)) => return Ok(found),
+                Some(Err(problem)) => problem,
+                None => match kind.devices().len() {
                     0 => "is not present on this machine".into(),
                     n => format!("has no number {index}; {n} present"),
                 },
-                Self::Auto => "no device is compiled in".into(),
-            };
-            Error::Device { asked: self.to_string(), problem, available: available().join(", ") }
-        })
+            },
+        };
+        Err(Error::Device { asked: self.to_string(), problem, available: available().join(", ") })
     }
+}
+
+/// The `index`-th device of a kind, or why it can't be used; `None` when there is none.
+fn open(kind: DeviceKind, index: usize) -> Option<std::result::Result<OpenDevice, String>> {
+    let device = kind.devices().into_iter().nth(index)?;
+    #[cfg(feature = "cuda")]
+    if kind == DeviceKind::Cuda
+        && let Err(problem) = ops::cuda_toolkit()
+    {
+        return Some(Err(problem));
+    }
+    if kind != DeviceKind::Cpu && !ops::computes(&device) {
+        return Some(Err("fails its first computation: its driver or kernel compiler is missing or broken".into()));
+    }
+    Some(Ok(OpenDevice { device, kind, name: DeviceSpec::Kind(kind, index).to_string() }))
+}
+
+/// The first device of a kind; one that can't be used is told of and passed over.
+fn open_or_warn(kind: DeviceKind) -> Option<OpenDevice> {
+    open(kind, 0)?.map_err(|problem| tracing::warn!("{} {problem}; going on without it", kind.name())).ok()
 }

@@ -97,6 +97,33 @@ fn activations_are_rounded_to_bytes() {
     });
 }
 
+/// Planes take more rows of a large matrix.
+#[test]
+fn large_matrices_are_multiplied_alike() {
+    each_device(|device, name| {
+        for format in [Format::Q4_K, Format::Q6_K].into_iter().filter(|_| !ops::is_cpu(device)) {
+            let (rows, cols) = (1604, 8192);
+            let mut noise = Noise(rows as u64);
+            let bytes = noise.blocks(format, rows * cols);
+            let (x, norm) = (noise.floats(cols), noise.floats(cols));
+            let weight = Weight::new(format, rows, cols, &bytes, device).unwrap();
+            let product = |x: &[f32]| reference::linear(&rounded(x), format, &bytes, rows, cols);
+            let run = |fusion: Fusion| {
+                let x = tensor(&x, [1, cols], device);
+                floats(ops::linear_fused(x, std::slice::from_ref(&weight), fusion, Precision::Int8))
+            };
+            let what = format!("{name} {format:?}");
+            close(&what, &run(Fusion::default()), &product(&x), BOUND);
+            let norm_weight = Some((tensor(&norm, [cols], device), 1e-5));
+            let found = run(Fusion { norm: norm_weight, gated: true, ..Fusion::default() });
+            let scale = 1.0 / (x.iter().map(|v| v * v).sum::<f32>() / cols as f32 + 1e-5).sqrt();
+            let scaled = x.iter().zip(&norm).map(|(x, w)| x * w).collect::<Vec<_>>();
+            let normed = product(&scaled).iter().map(|v| v * scale).collect::<Vec<_>>();
+            close(&what, &found, &reference::silu_mul(&normed, rows / 2), BOUND);
+        }
+    });
+}
+
 #[test]
 fn experts_meet_rounded_activations() {
     each_device(|device, name| {

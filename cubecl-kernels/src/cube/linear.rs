@@ -142,11 +142,16 @@ fn matvec_plan(x: &CubeTensor, spec: MatrixSpec, m: usize, fusion: FusionSpec, c
     };
     plan.split = (plan.all_chunks() / (plane * per_unit)).clamp(1, PLANES);
     plan.planes = PLANES / plan.split * plan.split;
-    // Rows that share loads of x, where enough planes are left to fill the device.
+    // Rows that share loads of x, where enough planes are left to fill the device. Bytes are soon
+    // multiplied, so that what is done once for all rows counts for more.
     let loads = rows as u32 * plan.all_chunks();
-    if m >= 4 || loads >= if packed { 400_000 } else { 700_000 } {
-        plan.rows = 4;
-    }
+    plan.rows = match loads {
+        400_000.. if plan.int8 && m < 4 => 8,
+        400_000.. if packed => 4,
+        700_000.. => 4,
+        _ if m >= 4 => 4,
+        _ => 2,
+    };
     plan
 }
 

@@ -156,6 +156,12 @@ impl Place {
     }
 }
 
+/// Whether this plane sums the squares of x for the norm: the first that share rows do so for all.
+#[cube]
+pub(super) fn sums_squares(#[comptime] plan: MatvecPlan) -> bool {
+    if comptime!(plan.planes > plan.split) { UNIT_POS_Y < plan.split } else { true.runtime() }
+}
+
 /// `out[c, offset + row] = Σ w[row, k] x[c, k]`; `outputs` counts the rows, or pairs of rows, and
 /// `exponent` is the format's [`code_exponent`](super::runs::code_exponent).
 ///
@@ -250,7 +256,7 @@ pub(super) fn matvec<N: Size>(
                     second += parts[(base + (r + rows / 2) * m + c) as usize];
                 }
                 if comptime!(plan.norm) {
-                    norm += parts[(base + width + c) as usize];
+                    norm += parts[(j * comptime!((plan.rows + 1) * plan.m) + width + c) as usize];
                 }
             }
             if comptime!(plan.norm) {

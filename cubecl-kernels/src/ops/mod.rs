@@ -47,7 +47,9 @@ pub use rope::{KvSource, RopePairing, RopeSpec, rope_append};
 pub use sample::IN_PROMPT;
 pub use sample::{SAMPLE_PARAMS, SampleOutput, SampleSpec, SampleState, sample};
 pub use sigmoid_gate::{GateScope, sigmoid_gate};
-pub use support::{multiplies, stores};
+#[cfg(feature = "cuda")]
+pub use support::cuda_toolkit;
+pub use support::{computes, multiplies, stores};
 pub use value_embed::add_value_embeds;
 pub use weight::{MatrixSpec, Weight, is_cpu};
 

@@ -1,7 +1,9 @@
-//! Which number types a device has.
+//! What a device can do.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use burn::backend::{Backend, DTypeUsage, Dispatch};
-use burn::tensor::{DType, Device};
+use burn::tensor::{DType, Device, Tensor, TensorData};
 
 /// Whether buffers of `dtype` can be read and written, as caches are.
 pub fn stores(device: &Device, dtype: DType) -> bool {
@@ -12,4 +14,31 @@ pub fn stores(device: &Device, dtype: DType) -> bool {
 pub fn multiplies(device: &Device, dtype: DType) -> bool {
     let usage = Dispatch::dtype_usage(device.as_dispatch(), dtype);
     stores(device, dtype) && (usage.contains(DTypeUsage::Arithmetic) || usage.contains(DTypeUsage::Accelerated))
+}
+
+/// Runs one small kernel and checks what it computes. A runtime that can't compile kernels still
+/// allocates, copies and answers, with whatever lies in its memory.
+pub fn computes(device: &Device) -> bool {
+    let values = [-1.0f32, 2.0, 0.5, 3.0];
+    let check = || {
+        let x = Tensor::<2>::from_data(TensorData::new(values.to_vec(), [1, 4]), (device, DType::F32));
+        super::relu2(x).try_into_data().ok()?.try_to_vec::<f32>().ok()
+    };
+    catch_unwind(AssertUnwindSafe(check)).is_ok_and(|found| found == Some(vec![0.0, 4.0, 0.25, 9.0]))
+}
+
+/// Why CUDA kernels could not be compiled: NVRTC reads the toolkit's headers.
+///
+/// # Errors
+/// What is missing, in words.
+#[cfg(feature = "cuda")]
+pub fn cuda_toolkit() -> Result<(), String> {
+    let found = cubecl_cuda::install::cuda_path().map(|path| path.join("include"));
+    match found {
+        None => Err("has no CUDA toolkit, whose NVRTC and headers compile the kernels; CUDA_PATH may name it".into()),
+        Some(include) if !include.join("cuda_fp16.h").is_file() => {
+            Err(format!("has no CUDA headers in {}; CUDA_PATH may name the toolkit", include.display()))
+        }
+        Some(_) => Ok(()),
+    }
 }

@@ -102,8 +102,15 @@ pub fn start(load: impl FnOnce() -> Result<Ready> + Send + 'static) -> Result<Mo
         .name("atelico-engine".into())
         .spawn(engine)
         .map_err(|e| Error::Compute(format!("no engine thread: {e}")))?;
-    let loaded = loaded.recv().map_err(|_| Error::Stopped)?;
-    let Loaded { info, tokenizer, chat_template, eos_token_ids, generation_defaults, jobs, failure } = loaded?;
+    let loaded = match loaded.recv().map_err(|_| Error::Stopped).flatten() {
+        Ok(loaded) => loaded,
+        Err(error) => {
+            // As when a handle is dropped: the device may be in use until the thread has ended.
+            drop(thread.join());
+            return Err(error);
+        }
+    };
+    let Loaded { info, tokenizer, chat_template, eos_token_ids, generation_defaults, jobs, failure } = loaded;
     let waiting = Arc::new(AtomicUsize::new(0));
     let engine = EngineThread::new(jobs, thread);
     let shared =
