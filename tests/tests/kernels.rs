@@ -10,32 +10,10 @@ use atelico_kernels::reference;
 use atelico_tests::kernels::{Noise, close, each_device, floats, ints, tensor};
 use burn::tensor::{DType, Device, FloatDType, Int, Tensor};
 
-const FORMATS: [Format; 19] = [
-    Format::F32,
-    Format::F16,
-    Format::BF16,
-    Format::Q4_0,
-    Format::Q4_1,
-    Format::Q5_0,
-    Format::Q5_1,
-    Format::Q8_0,
-    Format::Q2_K,
-    Format::Q3_K,
-    Format::Q4_K,
-    Format::Q5_K,
-    Format::Q6_K,
-    Format::IQ4_NL,
-    Format::IQ4_XS,
-    Format::MXFP4,
-    Format::Q1_0,
-    Format::TQ1_0,
-    Format::TQ2_0,
-];
-
 #[test]
 fn unpacked_blocks_equal_the_scalar_reference() {
     each_device(|device, name| {
-        for format in FORMATS {
+        for format in Format::ALL {
             let mut noise = Noise(7);
             let (rows, cols) = (3, if format.block_len() == 1 { 40 } else { format.block_len() * 3 });
             // Any bits at all, NaN and infinite scales included.
@@ -63,7 +41,7 @@ fn unpacked_blocks_equal_the_scalar_reference() {
 #[test]
 fn products_equal_the_reference() {
     each_device(|device, name| {
-        for (f, format) in FORMATS.into_iter().enumerate() {
+        for (f, format) in Format::ALL.into_iter().enumerate() {
             let block = format.block_len();
             // Every width and every shape, not every pair: each pair is a kernel to compile.
             let widths = if block == 1 { vec![8, 20, 33, 64, 136, 2048] } else { vec![block, block * 3, block * 20] };
@@ -87,7 +65,7 @@ fn products_equal_the_reference() {
 fn fused_products_equal_their_parts() {
     // Normed inputs are large beside what their products cancel to.
     each_device(|device, name| {
-        for (f, format) in FORMATS.into_iter().enumerate() {
+        for (f, format) in Format::ALL.into_iter().enumerate() {
             let cols = if format.block_len() == 1 { 520 } else { format.block_len() * 5 };
             for (i, (rows, m)) in [(38, 1), (14, 3), (70, 8), (6, 9)].into_iter().enumerate() {
                 // For several columns one of three: each is a kernel to compile.
@@ -150,7 +128,7 @@ fn merged_products_lie_side_by_side() {
 #[test]
 fn rows_are_picked() {
     each_device(|device, name| {
-        for format in FORMATS {
+        for format in Format::ALL {
             let cols = if format.block_len() == 1 { 33 } else { format.block_len() * 2 };
             let rows = 11;
             let bytes = Noise(5).blocks(format, rows * cols);

@@ -20,9 +20,15 @@ const BOUNDS: [(Precision, CacheType, f32); 5] = [
 
 const CASES: [&str; 3] = ["llama_a", "qwen3_a", "gguf_llama_q4_k_m"];
 
-fn load(case: &Case, device: DeviceSpec, precision: Precision, cache: CacheType) -> Result<ModelHandle, Error> {
+fn load(
+    case: &Case,
+    device: DeviceSpec,
+    precision: Precision,
+    cache: CacheType,
+    prefill_chunk: Option<usize>,
+) -> Result<ModelHandle, Error> {
     let (precision, cache) = (Some(precision), Some(cache));
-    let options = LoadOptions { device, precision, cache, context: Some(512), ..LoadOptions::default() };
+    let options = LoadOptions { device, precision, cache, prefill_chunk, context: Some(512), ..LoadOptions::default() };
     atelico_models::load(&case.folder, &options)
 }
 
@@ -69,7 +75,7 @@ fn narrow_numbers_stay_within_their_bounds() {
         for (precision, cache, bound) in BOUNDS {
             let what = format!("{device}, {precision:?} with {cache} caches");
             for case in cases.iter().filter(|case| CASES.contains(&&*case.name)) {
-                match load(case, device, precision, cache) {
+                match load(case, device, precision, cache, None) {
                     Ok(model) => {
                         let worst = error(&model, case);
                         println!("{what}, {}: within {worst:.1e} of the spread", case.name);
@@ -96,14 +102,29 @@ fn caches_of_eight_bits_stay_within_their_bound() {
     let cases = language_model_cases();
     for device in devices() {
         for name in ["qwen3_a", "qwen35_dense", "bonsai_a"] {
-            let Some(case) = cases.iter().find(|case| case.name == name) else { continue };
-            let model = load(case, device, Precision::F32, CacheType::Q8).unwrap();
+            let case = cases.iter().find(|case| case.name == name).unwrap();
+            let model = load(case, device, Precision::F32, CacheType::Q8, None).unwrap();
             let worst = error(&model, case);
             println!("{device}, float32 with q8_0 caches, {name}: within {worst:.1e} of the spread");
             assert!((1e-4..0.05).contains(&worst), "{device}, {name}: {worst}");
         }
-        let Some(case) = cases.iter().find(|case| case.name == "llama_a") else { continue };
-        let refused = load(case, device, Precision::F32, CacheType::Q8).unwrap_err().to_string();
+        let case = cases.iter().find(|case| case.name == "llama_a").unwrap();
+        let refused = load(case, device, Precision::F32, CacheType::Q8, None).unwrap_err().to_string();
         assert!(refused.contains("multiple of 32 elements; these have 16"), "{refused}");
+    }
+}
+
+/// Packed weights in eight bits choose the token that the reference does. Tokens go through one by one, as
+/// in decode: a GPU multiplies many in float32.
+#[test]
+fn eight_bits_choose_the_golden_token() {
+    let cases = language_model_cases();
+    for device in devices() {
+        for case in cases.iter().filter(|case| case.name.contains("gguf")) {
+            let model = load(case, device, Precision::Int8, CacheType::F16, Some(1)).unwrap();
+            let logits = logits(&model, ids(&case.golden["prompt_ids"]));
+            let best = (0..logits.len()).max_by(|a, b| logits[*a].total_cmp(&logits[*b])).unwrap();
+            assert_eq!(best, ids(&case.golden["greedy_ids"])[0] as usize, "{} on {device}", case.name);
+        }
     }
 }

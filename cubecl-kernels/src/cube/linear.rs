@@ -10,7 +10,7 @@ use cubecl::prelude::*;
 use super::matvec::{self, Choice, MatvecPlan};
 use super::runs::{CHUNK, code_exponent};
 use super::unpack::{Planes, blocks, groups_per_block, native_half, planes, unpack1, unpack8};
-use super::{contiguous, dims, empty, gemm, grid, line, plane_size};
+use super::{contiguous, dims, empty, gemm, grid, line, plane_size, stacked_grid};
 use crate::formats::Format;
 use crate::ops::{FusedLinearOps, FusionSpec, LinearOps, MATVEC_ROWS, MatrixSpec};
 
@@ -182,13 +182,12 @@ pub(super) fn launch_chosen(
     let rows = rows / chosen.experts;
     let of_expert = MatrixSpec { rows, ..spec };
     let plan = matvec_plan(&x, of_expert, 1, FusionSpec { int8: chosen.int8, ..FusionSpec::default() }, chosen.choice);
-    let CubeCount::Static(across, down, _) = grid(rows.div_ceil(plan.cube_outputs() as usize)) else { unreachable!() };
     let stand_in = x.clone();
     // SAFETY: as in [`launch_matvec`]; ids lie below the number of experts, which the gate sees to.
     unsafe {
         matvec::matvec::launch_unchecked(
             &out.client,
-            CubeCount::Static(across, down, columns as u32),
+            stacked_grid(rows.div_ceil(plan.cube_outputs() as usize), columns),
             CubeDim::new_2d(plan.plane, plan.planes),
             4,
             x.into_buffer_arg(),

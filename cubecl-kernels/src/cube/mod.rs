@@ -35,8 +35,13 @@ const GRID_AXIS: usize = 32_768;
 
 /// A grid of at least `cubes` cubes; kernels check their linear index against what they need.
 fn grid(cubes: usize) -> CubeCount {
+    stacked_grid(cubes, 1)
+}
+
+/// `layers` such grids, one above the other.
+fn stacked_grid(cubes: usize, layers: usize) -> CubeCount {
     let x = cubes.clamp(1, GRID_AXIS);
-    CubeCount::Static(x as u32, cubes.div_ceil(x).max(1) as u32, 1)
+    CubeCount::Static(x as u32, cubes.div_ceil(x).max(1) as u32, layers as u32)
 }
 
 /// A cube of `units` units in one row.
