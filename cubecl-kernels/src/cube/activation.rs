@@ -54,7 +54,7 @@ impl ActivationOps for CubeBackend {
 }
 
 #[cube]
-fn activate(x: f32, #[comptime] gate: Gate) -> f32 {
+pub(super) fn activate(x: f32, #[comptime] gate: Gate) -> f32 {
     if comptime!(matches!(gate, Gate::Silu)) {
         x / (1.0f32 + f32::exp(-x))
     } else {

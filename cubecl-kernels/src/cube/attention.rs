@@ -10,7 +10,7 @@ use burn_cubecl::CubeBackend;
 use burn_cubecl::tensor::CubeTensor;
 use cubecl::prelude::*;
 
-use super::{contiguous, dims, empty, kv_words, line};
+use super::{contiguous, dims, empty, flash_attention, kv_words, line};
 use crate::ops::kv_cache::is_q8;
 use crate::ops::{AttentionOps, AttentionSpec};
 
@@ -32,6 +32,9 @@ impl AttentionOps for CubeBackend {
         slots: CubeTensor,
         spec: AttentionSpec,
     ) -> CubeTensor {
+        if flash_attention::fits(&k_cache, dims::<2>(&q)[0], &spec) {
+            return flash_attention::launch(q, k_cache, v_cache, positions, slots, spec);
+        }
         let q = contiguous(q);
         let [rows, width] = dims(&q);
         let [_, _, capacity, cache_width] = dims(&k_cache);

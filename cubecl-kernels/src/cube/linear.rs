@@ -19,15 +19,8 @@ const PLANES: u32 = 8;
 
 impl LinearOps for CubeBackend {
     fn linear_into(x: CubeTensor, words: CubeTensor, spec: MatrixSpec, out: CubeTensor, offset: usize) -> CubeTensor {
-        let [m, stride] = dims(&out);
-        let x = contiguous(x);
-        if m > MATVEC_ROWS {
-            launch_gemm(x, words, spec, out.clone(), m, stride, offset);
-        } else {
-            let (norm, residual) = (x.clone(), x.clone());
-            launch_matvec(x, words, spec, &out, offset, norm, residual, FusionSpec::default());
-        }
-        out
+        let (norm, residual) = (x.clone(), x.clone());
+        Self::linear_fused_into(x, words, spec, norm, residual, out, offset, FusionSpec::default())
     }
 
     fn dequantize(words: CubeTensor, spec: MatrixSpec, dtype: FloatDType) -> CubeTensor {
@@ -102,7 +95,11 @@ impl FusedLinearOps for CubeBackend {
         fusion: FusionSpec,
     ) -> CubeTensor {
         let (x, norm_weight, residual) = (contiguous(x), contiguous(norm_weight), contiguous(residual));
-        launch_matvec(x, words, spec, &out, offset, norm_weight, residual, fusion);
+        if dims::<2>(&x)[0] > MATVEC_ROWS {
+            gemm::launch(x, words, spec, gemm::Output { out: &out, offset }, residual, fusion);
+        } else {
+            launch_matvec(x, words, spec, &out, offset, norm_weight, residual, fusion);
+        }
         out
     }
 }
@@ -276,35 +273,6 @@ fn launch_matvec(
             format,
         );
     }
-}
-
-fn launch_gemm(
-    x: CubeTensor,
-    words: CubeTensor,
-    spec: MatrixSpec,
-    out: CubeTensor,
-    m: usize,
-    stride: usize,
-    offset: usize,
-) {
-    let MatrixSpec { format, rows, cols } = spec;
-    let count = CubeCount::Static((rows as u32).div_ceil(gemm::TILE), (m as u32).div_ceil(gemm::TILE), 1);
-    gemm::gemm::launch(
-        &out.client.clone(),
-        count,
-        line(gemm::UNITS),
-        x.into_buffer_arg(),
-        words.into_buffer_arg(),
-        out.into_buffer_arg(),
-        planes(format, blocks(format, rows * cols)),
-        m as u32,
-        rows as u32,
-        stride as u32,
-        offset as u32,
-        cols as u32,
-        format,
-        groups_per_block(format),
-    );
 }
 
 /// The whole matrix, eight elements a unit.

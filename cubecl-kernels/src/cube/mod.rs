@@ -9,6 +9,7 @@ mod attention;
 mod conv;
 mod decode_attention;
 mod delta;
+mod flash_attention;
 mod gated_norm;
 mod gemm;
 mod kv_words;

@@ -12,8 +12,8 @@ use cubecl::prelude::*;
 use super::linear::{Chosen, launch_chosen, vectors_divide};
 use super::matvec::Choice;
 use super::norm::cube_sum;
-use super::unpack::{Planes, blocks, groups_per_block, planes, unpack1, unpack8};
-use super::{contiguous, dims, empty, grid, line, plane_size};
+use super::unpack::unpack1;
+use super::{contiguous, dims, empty, gemm, grid, line, plane_size};
 use crate::formats::Format;
 use crate::ops::{MatrixSpec, MoeGatingSpec, MoeOps, MoeProduct, MoeScores, MoeTerms};
 
@@ -99,47 +99,27 @@ impl MoeOps for CubeBackend {
             );
             return out;
         }
-        let planes = planes(format, blocks(format, rows * cols));
-        let rows = rows / experts;
-        let client = out.client.clone();
-        let buffer = out.clone().into_buffer_arg();
         if grouped {
-            let tiles = tokens.div_ceil(CHOICES as usize) as u32;
-            gemm::launch(
-                &client,
-                CubeCount::Static((rows as u32).div_ceil(ROWS), tiles, experts as u32),
-                line(UNITS),
-                x.into_buffer_arg(),
-                words.into_buffer_arg(),
-                choices.into_buffer_arg(),
-                buffer,
-                planes,
-                rows as u32,
-                share as u32,
-                stride as u32,
-                offset as u32,
-                experts as u32,
-                cols as u32,
-                format,
-                groups_per_block(format),
-            );
-        } else {
-            matvec_ragged::launch(
-                &client,
-                CubeCount::Static((rows as u32).div_ceil(PLANES), count as u32, 1),
-                CubeDim::new_2d(plane_size(&x), PLANES),
-                x.into_buffer_arg(),
-                words.into_buffer_arg(),
-                choices.into_buffer_arg(),
-                buffer,
-                rows as u32,
-                share as u32,
-                stride as u32,
-                offset as u32,
-                cols as u32,
-                format,
-            );
+            let grouped = gemm::Grouped { groups: choices, experts, share, tokens };
+            gemm::launch_grouped(x, words, spec, gemm::Output { out: &out, offset }, grouped);
+            return out;
         }
+        let rows = rows / experts;
+        matvec_ragged::launch(
+            &out.client,
+            CubeCount::Static((rows as u32).div_ceil(PLANES), count as u32, 1),
+            CubeDim::new_2d(plane_size(&x), PLANES),
+            x.into_buffer_arg(),
+            words.into_buffer_arg(),
+            choices.into_buffer_arg(),
+            out.clone().into_buffer_arg(),
+            rows as u32,
+            share as u32,
+            stride as u32,
+            offset as u32,
+            cols as u32,
+            format,
+        );
         out
     }
 
@@ -458,129 +438,6 @@ fn sum_ragged(
         let total = plane_sum(sum);
         if UNIT_POS_X == 0 {
             out[(token * rows + row) as usize] = total;
-        }
-    }
-}
-
-/// Weight rows of an output tile.
-const ROWS: u32 = 64;
-/// Choices of an output tile.
-const CHOICES: u32 = 32;
-/// Depth of a step.
-const DEPTH: u32 = 32;
-
-/// A tile of one expert's choices: `out[c, offset + row] = W[expert][row] · x[c / share]`. Tiles past
-/// the expert's last choice end at once.
-#[cube(launch)]
-#[allow(clippy::too_many_arguments)]
-fn gemm(
-    x: &[f32],
-    w: &[u32],
-    sorted: &[i32],
-    out: &mut [f32],
-    planes: Planes,
-    rows: u32,
-    share: u32,
-    stride: u32,
-    offset: u32,
-    #[comptime] experts: u32,
-    #[comptime] cols: u32,
-    #[comptime] format: Format,
-    #[comptime] groups_per_block: u32,
-) {
-    let mut x_tile = Shared::<[f32]>::new_slice(comptime!((CHOICES * (DEPTH + 1)) as usize));
-    let mut w_tile = Shared::<[f32]>::new_slice(comptime!((ROWS * (DEPTH + 1)) as usize));
-    let expert = CUBE_POS_Z;
-    let first = u32::cast_from(sorted[expert as usize]) + CUBE_POS_Y * CHOICES;
-    let end = u32::cast_from(sorted[(expert + 1) as usize]);
-    if first < end {
-        let mut values = Array::<f32>::new(8usize);
-        let mut sums = Array::<f32>::new(8usize);
-        #[unroll]
-        for i in 0..8usize {
-            sums[i] = 0.0f32;
-        }
-        let unit = UNIT_POS_X;
-        let row0 = CUBE_POS_X * ROWS;
-        let (tile_row, tile_group) = (unit / 4, unit % 4);
-        let (ty, tx) = (unit / 16, unit % 16);
-        let row = row0 + tile_row;
-        let w_row = expert * rows + row;
-        let at = tile_row * comptime!(DEPTH + 1) + tile_group * 8;
-        let loads_x = tile_row < CHOICES && first + tile_row < end;
-        let wanted = experts + 1 + select(loads_x, first + tile_row, first);
-        let x_row = u32::cast_from(sorted[wanted as usize]) / share;
-        for step in 0..comptime!(cols.div_ceil(DEPTH)) {
-            let k0 = step * DEPTH + tile_group * 8;
-            if comptime!(cols % 8 == 0) {
-                if row < rows && k0 < cols {
-                    let group = k0 / 8;
-                    let block = w_row * comptime!(cols / 8 / groups_per_block) + group / groups_per_block;
-                    unpack8(w, &planes, block, group % groups_per_block, &mut values, format);
-                } else {
-                    #[unroll]
-                    for j in 0..8usize {
-                        values[j] = 0.0f32;
-                    }
-                }
-            } else {
-                #[unroll]
-                for j in 0..8u32 {
-                    values[j as usize] = 0.0f32;
-                    if row < rows && k0 + j < cols {
-                        values[j as usize] = unpack1(w, w_row * cols + k0 + j, format);
-                    }
-                }
-            }
-            #[unroll]
-            for j in 0..8u32 {
-                w_tile[(at + j) as usize] = values[j as usize];
-            }
-            if tile_row < CHOICES {
-                #[unroll]
-                for j in 0..8u32 {
-                    let mut v = 0.0f32;
-                    if loads_x && k0 + j < cols {
-                        v = x[(x_row * cols + k0 + j) as usize];
-                    }
-                    x_tile[(at + j) as usize] = v;
-                }
-            }
-            sync_cube();
-            for k in 0..DEPTH {
-                let mut a = Array::<f32>::new(2usize);
-                let mut b = Array::<f32>::new(4usize);
-                #[unroll]
-                for i in 0..2u32 {
-                    a[i as usize] = x_tile[((ty * 2 + i) * comptime!(DEPTH + 1) + k) as usize];
-                }
-                #[unroll]
-                for j in 0..4u32 {
-                    b[j as usize] = w_tile[((tx + 16 * j) * comptime!(DEPTH + 1) + k) as usize];
-                }
-                #[unroll]
-                for i in 0..2usize {
-                    #[unroll]
-                    for j in 0..4usize {
-                        sums[comptime!(i * 4 + j)] += a[i] * b[j];
-                    }
-                }
-            }
-            sync_cube();
-        }
-        #[unroll]
-        for i in 0..2u32 {
-            let at = first + ty * 2 + i;
-            if at < end {
-                let choice = u32::cast_from(sorted[(experts + 1 + at) as usize]);
-                #[unroll]
-                for j in 0..4u32 {
-                    let row = row0 + tx + 16 * j;
-                    if row < rows {
-                        out[(choice * stride + offset + row) as usize] = sums[comptime!((i * 4 + j) as usize)];
-                    }
-                }
-            }
         }
     }
 }

@@ -1,6 +1,7 @@
 //! RMS norm, a cube a row.
 
-use burn::tensor::DType;
+use burn::backend::cubecl::dtype_to_elem_type;
+use burn::tensor::{DType, FloatDType};
 use burn_cubecl::CubeBackend;
 use burn_cubecl::tensor::CubeTensor;
 use cubecl::prelude::*;
@@ -11,12 +12,21 @@ use crate::ops::NormOps;
 const UNITS: u32 = 256;
 
 impl NormOps for CubeBackend {
-    fn rms_norm(x: CubeTensor, weight: CubeTensor, eps: f32) -> CubeTensor {
+    fn rms_norm(x: CubeTensor, weight: CubeTensor, eps: f32, dtype: FloatDType) -> CubeTensor {
         let x = contiguous(x);
         let [m, hidden] = dims(&x);
-        let out = empty(&x, [m, hidden], DType::F32);
-        // Without a residual the sum is neither read nor written.
-        launch(&x.clone(), &x.clone(), &weight, &x, &out, m, hidden, eps, false);
+        let out = empty(&x, [m, hidden], DType::from(dtype));
+        rms_norm::launch(
+            &out.client,
+            CubeCount::Static(m as u32, 1, 1),
+            line(UNITS),
+            x.into_buffer_arg(),
+            weight.into_buffer_arg(),
+            out.clone().into_buffer_arg(),
+            hidden as u32,
+            eps,
+            dtype_to_elem_type(out.dtype),
+        );
         out
     }
 
@@ -25,7 +35,18 @@ impl NormOps for CubeBackend {
         let [m, hidden] = dims(&x);
         let sum = empty(&x, [m, hidden], DType::F32);
         let out = empty(&x, [m, hidden], DType::F32);
-        launch(&x, &residual, &weight, &sum, &out, m, hidden, eps, true);
+        add_rms_norm::launch(
+            &out.client,
+            CubeCount::Static(m as u32, 1, 1),
+            line(UNITS),
+            x.into_buffer_arg(),
+            residual.into_buffer_arg(),
+            weight.into_buffer_arg(),
+            sum.clone().into_buffer_arg(),
+            out.clone().into_buffer_arg(),
+            hidden as u32,
+            eps,
+        );
         (sum, out)
     }
 
@@ -49,30 +70,6 @@ impl NormOps for CubeBackend {
     }
 }
 
-#[allow(clippy::too_many_arguments)]
-fn launch(
-    x: &CubeTensor,
-    residual: &CubeTensor,
-    weight: &CubeTensor,
-    sum: &CubeTensor,
-    out: &CubeTensor,
-    m: usize,
-    hidden: usize,
-    eps: f32,
-    add: bool,
-) {
-    let client = &out.client;
-    let (count, dim) = (CubeCount::Static(m as u32, 1, 1), line(UNITS));
-    let weight = weight.clone().into_buffer_arg();
-    let (x, out) = (x.clone().into_buffer_arg(), out.clone().into_buffer_arg());
-    if add {
-        let (residual, sum) = (residual.clone().into_buffer_arg(), sum.clone().into_buffer_arg());
-        add_rms_norm::launch(client, count, dim, x, residual, weight, sum, out, hidden as u32, eps);
-    } else {
-        rms_norm::launch(client, count, dim, x, weight, out, hidden as u32, eps);
-    }
-}
-
 /// The cube's sum of `value`, for every unit.
 #[cube]
 pub(super) fn cube_sum(value: f32, #[comptime] units: u32) -> f32 {
@@ -90,7 +87,7 @@ pub(super) fn cube_sum(value: f32, #[comptime] units: u32) -> f32 {
 }
 
 #[cube(launch)]
-fn rms_norm(x: &[f32], weight: &[f32], out: &mut [f32], hidden: u32, eps: f32) {
+fn rms_norm<O: Float>(x: &[f32], weight: &[f32], out: &mut [O], hidden: u32, eps: f32, #[define(O)] _dtype: ElemType) {
     let base = CUBE_POS_X * hidden;
     let mut squares = 0.0f32;
     let mut i = UNIT_POS_X;
@@ -102,7 +99,7 @@ fn rms_norm(x: &[f32], weight: &[f32], out: &mut [f32], hidden: u32, eps: f32) {
     let scale = 1.0f32 / f32::sqrt(cube_sum(squares, UNITS) / f32::cast_from(hidden) + eps);
     let mut i = UNIT_POS_X;
     while i < hidden {
-        out[(base + i) as usize] = x[(base + i) as usize] * scale * weight[i as usize];
+        out[(base + i) as usize] = O::cast_from(x[(base + i) as usize] * scale * weight[i as usize]);
         i += UNITS;
     }
 }

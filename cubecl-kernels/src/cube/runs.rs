@@ -51,6 +51,20 @@ pub(super) fn run_start(chunk: u32, run: u32, #[comptime] format: Format) -> u32
     }
 }
 
+/// Chunk and run of the `index`-th sixteen elements of a block: what [`run_start`] is the inverse of.
+#[cube]
+pub(super) fn run_of(index: u32, #[comptime] format: Format) -> (u32, u32) {
+    if comptime!(matches!(format, Format::Q4_K | Format::Q5_K)) {
+        (index / 4 * 2 + index % 2, index / 2 % 2)
+    } else if comptime!(matches!(format, Format::Q6_K)) {
+        (index / 8 * 4 + index % 4, index / 4 % 2)
+    } else if comptime!(matches!(format, Format::Q2_K | Format::Q3_K | Format::TQ2_0)) {
+        (index / 4 % 2 * 4 + index / 8 * 2 + index % 2, index / 2 % 2)
+    } else {
+        (index / 2, index % 2)
+    }
+}
+
 /// One where the byte is above zero bits `count` wide, for the four low bits of `bits`.
 #[cube]
 fn spread(bits: u32) -> u32 {

@@ -28,6 +28,17 @@ pub enum Precision {
     Int8,
 }
 
+impl Precision {
+    /// The type of the operands of a GPU's products of more than [`MATVEC_ROWS`] rows.
+    pub(crate) fn of_many_rows(self) -> FloatDType {
+        match self {
+            Self::BF16 => FloatDType::BF16,
+            Self::F16 => FloatDType::F16,
+            Self::F32 | Self::Int8 => FloatDType::F32,
+        }
+    }
+}
+
 /// Most rows that take the matrix-vector path.
 pub(crate) const MATVEC_ROWS: usize = 8;
 
@@ -76,8 +87,9 @@ pub(crate) trait LinearOps: Backend {
 #[backend_extension(Cube: cfg(feature = "cube"))]
 pub(crate) trait FusedLinearOps: Backend {
     /// [`LinearOps::linear_into`] as `fusion` says; `norm_weight` (`[cols]`) and `residual`
-    /// (`[m, stride]`) are read where it asks for them. For at most [`MATVEC_ROWS`] rows, and rows of
-    /// whole 16-byte vectors.
+    /// (`[m, stride]`) are read where it asks for them. Only products of at most [`MATVEC_ROWS`] rows, and
+    /// with weights of whole 16-byte vectors, take a norm along; more rows are multiplied in the type
+    /// of x, and the output may have that type too.
     #[allow(clippy::too_many_arguments)]
     fn linear_fused_into(
         x: FloatTensor<Self>,
@@ -106,11 +118,8 @@ pub fn linear(x: Tensor<2>, weight: &Weight, precision: Precision) -> Tensor<2> 
 pub fn linear_merged(x: Tensor<2>, weights: &[Weight], precision: Precision) -> Tensor<2> {
     let device = x.device();
     let m = x.dims()[0];
-    if m > MATVEC_ROWS && matches!(precision, Precision::BF16 | Precision::F16) && !is_cpu(&device) {
-        return dense_matmul(x, weights, precision);
-    }
-    if takes_one_launch(&x, weights) {
-        return fused_launches(&x, weights, Fusion::default(), precision);
+    if m > MATVEC_ROWS && !is_cpu(&device) || takes_norm(&x, weights) {
+        return fused_launches(x, weights, Fusion::default(), precision);
     }
     let stride = weights.iter().map(|w| w.spec().rows).sum();
     // One axis, then a view: two axes may be allocated with padded rows.
@@ -130,10 +139,21 @@ pub fn linear_merged(x: Tensor<2>, weights: &[Weight], precision: Precision) -> 
 /// [`linear_merged`] with a norm before it and a gate or a residual after it.
 ///
 /// # Shapes
-/// x `[m, cols]` float32; returns `[m, Σ rows]` float32, or half as wide where `fusion` gates.
+/// x `[m, cols]` float32, or the type of a gated result; returns `[m, Σ rows]` float32, or where `fusion`
+/// gates half as wide, and on a GPU for many rows in the type that `precision` multiplies in.
 pub fn linear_fused(x: Tensor<2>, weights: &[Weight], fusion: Fusion, precision: Precision) -> Tensor<2> {
-    if fusion.bias.is_none() && (!fusion.gated || weights.len() == 1) && takes_one_launch(&x, weights) {
-        return fused_launches(&x, weights, fusion, precision);
+    if fusion.bias.is_none() && (!fusion.gated || weights.len() == 1) && !is_cpu(&x.device()) {
+        if takes_norm(&x, weights) {
+            return fused_launches(x, weights, fusion, precision);
+        }
+        if x.dims()[0] > MATVEC_ROWS {
+            let dtype = precision.of_many_rows();
+            let x = match fusion.norm {
+                Some((weight, eps)) => super::norm::rms_norm_as(x, weight, eps, dtype),
+                None => x,
+            };
+            return fused_launches(x, weights, Fusion { norm: None, ..fusion }, precision);
+        }
     }
     let x = match fusion.norm {
         Some((weight, eps)) => super::rms_norm(x, weight, eps),
@@ -151,14 +171,16 @@ pub fn linear_fused(x: Tensor<2>, weights: &[Weight], fusion: Fusion, precision:
     }
 }
 
-/// Whether a product with each of the weights is one launch: few rows on a GPU, of whole 16-byte vectors.
-fn takes_one_launch(x: &Tensor<2>, weights: &[Weight]) -> bool {
+/// Whether a product with each of the weights can norm x in its launch: few rows on a GPU, of whole
+/// 16-byte vectors.
+fn takes_norm(x: &Tensor<2>, weights: &[Weight]) -> bool {
     let [m, cols] = x.dims();
     let whole = |format: Format| !format.is_float() || (cols * format.block_bytes()).is_multiple_of(16);
     !is_cpu(&x.device()) && m <= MATVEC_ROWS && weights.iter().all(|w| whole(w.spec().format))
 }
 
-fn fused_launches(x: &Tensor<2>, weights: &[Weight], fusion: Fusion, precision: Precision) -> Tensor<2> {
+/// A launch for each weight, of what [`FusedLinearOps::linear_fused_into`] takes.
+fn fused_launches(x: Tensor<2>, weights: &[Weight], fusion: Fusion, precision: Precision) -> Tensor<2> {
     let device = x.device();
     let m = x.dims()[0];
     let spec = FusionSpec {
@@ -167,9 +189,13 @@ fn fused_launches(x: &Tensor<2>, weights: &[Weight], fusion: Fusion, precision: 
         residual: fusion.residual.is_some(),
         int8: precision != Precision::F32,
     };
+    let dtype = if m > MATVEC_ROWS { precision.of_many_rows() } else { FloatDType::F32 };
+    let x = x.cast(dtype);
     let rows = weights.iter().map(|w| w.spec().rows).sum::<usize>();
     let stride = if fusion.gated { rows / 2 } else { rows };
-    let mut out = Tensor::<1>::empty([m * stride], (&device, DType::F32)).reshape([m, stride]);
+    let out_dtype = if fusion.gated { dtype } else { FloatDType::F32 };
+    // One axis, then a view: two axes may be allocated with padded rows.
+    let mut out = Tensor::<1>::empty([m * stride], (&device, DType::from(out_dtype))).reshape([m, stride]);
     // What is not read stands in as x.
     let norm_weight = match fusion.norm {
         Some((weight, _)) => weight.into_dispatch(),
@@ -194,22 +220,6 @@ fn fused_launches(x: &Tensor<2>, weights: &[Weight], fusion: Fusion, precision: 
         offset += weight.spec().rows;
     }
     out
-}
-
-/// Prefill on a GPU: the weight is expanded for the length of one product, which then runs on the
-/// tensor cores.
-fn dense_matmul(x: Tensor<2>, weights: &[Weight], precision: Precision) -> Tensor<2> {
-    let dtype = match precision {
-        Precision::BF16 => FloatDType::BF16,
-        Precision::F16 => FloatDType::F16,
-        Precision::F32 | Precision::Int8 => FloatDType::F32,
-    };
-    let x = x.cast(dtype);
-    let parts = weights
-        .iter()
-        .map(|w| x.clone().matmul(dequantize(w, dtype).transpose()).cast(FloatDType::F32))
-        .collect::<Vec<_>>();
-    if parts.len() == 1 { parts.into_iter().next().unwrap_or_else(|| unreachable!()) } else { Tensor::cat(parts, 1) }
 }
 
 /// The whole matrix in a float type, `[rows, cols]`.

@@ -158,8 +158,8 @@ pub fn moe_gate(
 }
 
 /// Products of each row with its chosen experts; the outputs of several weights lie side by side.
-/// On a GPU packed experts meet few rows rounded to bytes unless `precision` is float32; all else runs
-/// in float32.
+/// On a GPU packed experts meet few rows rounded to bytes unless `precision` is float32, and many rows run
+/// in the type that it names; all else runs in float32.
 ///
 /// # Shapes
 /// x `[m, cols]`, or `[m top_k, cols]` with a row for each choice; weights `[experts * rows, cols]`;
@@ -175,6 +175,7 @@ pub fn moe_linear(x: &Tensor<2>, weights: &[Weight], route: &MoeRoute, precision
         Some(groups) => (groups.clone().into_dispatch(), true),
         None => (route.ids.clone().into_dispatch(), false),
     };
+    let x = if grouped && !is_cpu(&x.device()) { x.clone().cast(precision.of_many_rows()) } else { x.clone() };
     let mut offset = 0;
     for weight in weights {
         let product =

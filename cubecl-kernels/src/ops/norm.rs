@@ -2,15 +2,15 @@
 
 use burn::backend::tensor::FloatTensor;
 use burn::backend::{Backend, Dispatch, backend_extension};
-use burn::tensor::Tensor;
+use burn::tensor::{FloatDType, Tensor};
 use burn_flex::{Flex, FlexTensor};
 
 use crate::flex::{self, tensor};
 
 #[backend_extension(Flex, Cube: cfg(feature = "cube"))]
 pub(crate) trait NormOps: Backend {
-    /// `x * rsqrt(mean(x²) + eps) * weight` over the last axis.
-    fn rms_norm(x: FloatTensor<Self>, weight: FloatTensor<Self>, eps: f32) -> FloatTensor<Self>;
+    /// `x * rsqrt(mean(x²) + eps) * weight` over the last axis, in `dtype`: float32 on the CPU.
+    fn rms_norm(x: FloatTensor<Self>, weight: FloatTensor<Self>, eps: f32, dtype: FloatDType) -> FloatTensor<Self>;
 
     /// `sum = x + residual`, and its norm.
     fn add_rms_norm(
@@ -35,7 +35,12 @@ pub(crate) trait NormOps: Backend {
 /// # Shapes
 /// x `[m, hidden]`, weight `[hidden]`, both float32; returns `[m, hidden]`.
 pub fn rms_norm(x: Tensor<2>, weight: Tensor<1>, eps: f32) -> Tensor<2> {
-    Tensor::from_dispatch(Dispatch::rms_norm(x.into_dispatch(), weight.into_dispatch(), eps))
+    rms_norm_as(x, weight, eps, FloatDType::F32)
+}
+
+/// [`rms_norm`] in the type that a product takes.
+pub(crate) fn rms_norm_as(x: Tensor<2>, weight: Tensor<1>, eps: f32, dtype: FloatDType) -> Tensor<2> {
+    Tensor::from_dispatch(Dispatch::rms_norm(x.into_dispatch(), weight.into_dispatch(), eps, dtype))
 }
 
 /// `sum = x + residual` and `rms_norm(sum)`, in one pass.
@@ -62,7 +67,8 @@ pub fn rms_norm_add(x: Tensor<2>, residual: Tensor<2>, weight: Tensor<1>, eps: f
 }
 
 impl NormOps for Flex {
-    fn rms_norm(x: FlexTensor, weight: FlexTensor, eps: f32) -> FlexTensor {
+    fn rms_norm(x: FlexTensor, weight: FlexTensor, eps: f32, dtype: FloatDType) -> FlexTensor {
+        debug_assert_eq!(dtype, FloatDType::F32, "the CPU norms in float32");
         let mut x = tensor::contiguous(x);
         let weight = tensor::contiguous(weight);
         flex::norm::rms_norm_in_place(tensor::f32s_mut(&mut x), tensor::f32s(&weight), eps);

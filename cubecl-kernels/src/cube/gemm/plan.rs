@@ -1,0 +1,243 @@
+//! How a product of many rows is cut into tiles.
+
+use burn::backend::cubecl::dtype_to_elem_type;
+use burn::tensor::DType;
+use burn_cubecl::tensor::CubeTensor;
+use cubecl::ir::features::MmaConfig;
+use cubecl::prelude::*;
+
+use super::registers::NARROW;
+use crate::cube::unpack::native_half;
+use crate::cube::{GRID_AXIS, plane_size};
+use crate::formats::Format;
+use crate::ops::{FusionSpec, MatrixSpec};
+
+/// Consecutive elements of a row that a unit brings into a tile at once.
+pub(super) const PIECE: u32 = 16;
+/// Edge of the matrices that tensor cores multiply.
+pub(in crate::cube) const FRAGMENT: u32 = 16;
+/// Rows and columns of the outputs of a unit where there are no tensor cores.
+pub(super) const OWN: u32 = 4;
+/// Most parts that the depth is split into, each summed by its own cubes.
+const MAX_SPLITS: u32 = 8;
+
+/// What multiplies tiles.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) enum Multiplier {
+    /// Units, by fused multiply-adds.
+    Units,
+    /// Tensor cores, through cooperative matrices.
+    Fragments,
+    /// Tensor cores, through their instructions.
+    Registers,
+}
+
+/// A product's tiles, and what rides along.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) struct GemmPlan {
+    pub(super) format: Format,
+    /// Columns of x and of the weights.
+    pub(super) cols: u32,
+    /// Rows of x in a tile.
+    pub(super) tile_m: u32,
+    /// Rows of the weights in a tile.
+    pub(super) tile_n: u32,
+    /// Columns of a step.
+    pub(super) depth: u32,
+    /// Planes along the rows of x, and along those of the weights.
+    pub(super) planes_m: u32,
+    pub(super) planes_n: u32,
+    /// Units of a plane.
+    pub(super) plane: u32,
+    /// Elements of a vector of x.
+    pub(super) vector: u32,
+    pub(super) multiplier: Multiplier,
+    /// The weights are stored in the type of the tiles.
+    pub(super) same_type: bool,
+    /// The device has float16.
+    pub(super) native_half: bool,
+    /// Tiles are filled while others are multiplied.
+    pub(super) double: bool,
+    /// Parts of the depth.
+    pub(super) splits: u32,
+    /// Rows `i` and `i + rows / 2` make `silu(a) b`.
+    pub(super) gated: bool,
+    /// Add to the output.
+    pub(super) residual: bool,
+    /// Experts of which each row of x has chosen some; none for one matrix.
+    pub(super) experts: u32,
+}
+
+impl GemmPlan {
+    /// The plan of a product of `m` rows `x`, of the type in which tiles are multiplied; for experts
+    /// `spec` is one expert's and `m` the choices that fall to one if all fall evenly.
+    pub(super) fn new(x: &CubeTensor, spec: MatrixSpec, m: usize, fusion: FusionSpec, experts: usize) -> Self {
+        let MatrixSpec { format, rows, cols } = spec;
+        let properties = x.client.properties();
+        let hardware = &properties.hardware;
+        let (rows, cols, m) = (rows as u32, cols as u32, m as u32);
+        let multiplier = multiplier(x, cols);
+        let tensor_cores = multiplier != Multiplier::Units;
+        let packed_depth = if cols.is_multiple_of(64) { 64 } else { 32 };
+        // Tiles for as many rows of x as there are; few rows wait for memory, which deep steps keep busy.
+        let (tile_m, tile_n, depth, planes_m, planes_n) = match (tensor_cores, m) {
+            (false, _) => (64, 64, 32, 1, 256 / plane_size(x).min(256)),
+            (true, ..=16) => (16, 128, packed_depth, 1, 4),
+            (true, ..=32) => (32, 128, packed_depth, 1, 4),
+            (true, ..=64) => (64, 128, 32, 1, 4),
+            (true, _) => (128, 128, 32, 2, 4),
+        };
+        let mut plan = Self {
+            format,
+            cols,
+            tile_m,
+            tile_n,
+            depth,
+            planes_m,
+            planes_n,
+            plane: plane_size(x),
+            vector: if cols.is_multiple_of(PIECE) { 16 / x.dtype.size() as u32 } else { 1 },
+            multiplier,
+            same_type: stored_as(format) == Some(x.dtype),
+            native_half: native_half(x),
+            double: tensor_cores,
+            splits: 1,
+            gated: fusion.gated,
+            residual: fusion.residual,
+            experts: experts as u32,
+        };
+        plan.double &= plan.shared_bytes(x.dtype.size()) <= hardware.max_shared_memory_size.min(48 << 10);
+        // Where tiles leave processors without work, several share a tile's depth.
+        if experts == 0 && tensor_cores {
+            let processors = hardware.num_streaming_multiprocessors.unwrap_or(16);
+            let tiles = m.div_ceil(tile_m) * rows.div_ceil(tile_n);
+            let wanted = (2 * processors / tiles).min(plan.steps() / 8).clamp(1, MAX_SPLITS);
+            let steps = plan.steps().div_ceil(wanted);
+            plan.splits = plan.steps().div_ceil(steps);
+        }
+        plan
+    }
+
+    /// Bytes of shared memory of a cube.
+    fn shared_bytes(self, element: usize) -> usize {
+        let tiles = (self.tile_m + self.tile_n) * self.row() * self.vector;
+        let patches = match self.multiplier {
+            Multiplier::Fragments => self.planes() * FRAGMENT * FRAGMENT * 4,
+            Multiplier::Units | Multiplier::Registers => 0,
+        };
+        tiles as usize * element * if self.double { 2 } else { 1 } + patches as usize
+    }
+
+    /// Planes of a cube.
+    pub(super) fn planes(self) -> u32 {
+        self.planes_m * self.planes_n
+    }
+
+    /// Units of a cube.
+    pub(super) fn units(self) -> u32 {
+        self.planes() * self.plane
+    }
+
+    /// Vectors from one row of a tile to the next: 16 bytes more than a row, so that neighbouring rows
+    /// lie in different banks.
+    pub(super) fn row(self) -> u32 {
+        (self.depth + if self.vector == 1 { 8 } else { self.vector }) / self.vector
+    }
+
+    /// Vectors of a piece.
+    pub(super) fn piece(self) -> u32 {
+        PIECE / self.vector
+    }
+
+    /// Pieces of a tile of `rows` rows that a unit brings.
+    pub(super) fn pieces(self, rows: u32) -> u32 {
+        (rows * self.depth / PIECE).div_ceil(self.units())
+    }
+
+    /// Steps of the whole depth.
+    pub(super) fn steps(self) -> u32 {
+        self.cols.div_ceil(self.depth)
+    }
+
+    /// Steps of a part of the depth.
+    pub(super) fn split_steps(self) -> u32 {
+        self.steps().div_ceil(self.splits)
+    }
+
+    /// Whether narrow types are multiplied.
+    pub(super) fn tensor_cores(self) -> bool {
+        self.multiplier != Multiplier::Units
+    }
+
+    /// Rows of x in a plane's part of a tile.
+    pub(super) fn plane_m(self) -> u32 {
+        self.tile_m / self.planes_m
+    }
+
+    /// Weight rows of a plane's part of a tile; units share theirs among all planes.
+    pub(super) fn plane_n(self) -> u32 {
+        self.tile_n / if self.tensor_cores() { self.planes_n } else { 1 }
+    }
+
+    /// Whether gate and value are multiplied in one tile: parts of a depth are added first.
+    pub(super) fn pairs(self) -> bool {
+        self.gated && self.splits == 1
+    }
+
+    /// Outputs of a tile per row of x.
+    pub(super) fn tile_outputs(self) -> u32 {
+        if self.pairs() { self.tile_n / 2 } else { self.tile_n }
+    }
+
+    /// The cubes for `m` rows (for experts: at most so many choices of one) and `outputs` of each.
+    pub(super) fn grid(self, m: usize, outputs: usize) -> CubeCount {
+        let layers = if self.experts > 0 { self.experts } else { self.splits };
+        let tiles = (m.div_ceil(self.tile_m as usize), outputs.div_ceil(self.tile_outputs() as usize));
+        debug_assert!(tiles.0 < GRID_AXIS && tiles.1 < GRID_AXIS, "{tiles:?} tiles");
+        CubeCount::Static(tiles.0 as u32, tiles.1 as u32, layers)
+    }
+}
+
+/// The float type that a format is stored in.
+fn stored_as(format: Format) -> Option<DType> {
+    match format {
+        Format::F32 => Some(DType::F32),
+        Format::F16 => Some(DType::F16),
+        Format::BF16 => Some(DType::BF16),
+        _ => None,
+    }
+}
+
+/// What multiplies matrices of the type of `x` into float32 ones.
+fn multiplier(x: &CubeTensor, cols: u32) -> Multiplier {
+    let config = mma_config(x, FRAGMENT);
+    let hardware = &x.client.properties().hardware;
+    if cols.is_multiple_of(PIECE) && multiplies_registers(x) {
+        Multiplier::Registers
+    } else if x.dtype != DType::F32
+        && hardware.plane_size_min == hardware.plane_size_max
+        && x.client.properties().features.matmul.cmma.contains(&config)
+    {
+        Multiplier::Fragments
+    } else {
+        Multiplier::Units
+    }
+}
+
+/// Whether the device's tensor cores take matrices of the type of `x`, which has 16 bits, through their
+/// instructions.
+pub(in crate::cube) fn multiplies_registers(x: &CubeTensor) -> bool {
+    let properties = x.client.properties();
+    let (matmul, hardware) = (&properties.features.matmul, &properties.hardware);
+    let planes = hardware.plane_size_min == 32 && hardware.plane_size_max == 32;
+    planes
+        && x.dtype.size() == 2
+        && matmul.ldmatrix.contains(&dtype_to_elem_type(x.dtype))
+        && matmul.mma.contains(&mma_config(x, NARROW))
+}
+
+/// A product of matrices of the type of `x`, the second `n` wide.
+fn mma_config(x: &CubeTensor, n: u32) -> MmaConfig {
+    let element = dtype_to_elem_type(x.dtype);
+    MmaConfig { a_type: element, b_type: element, cd_type: dtype_to_elem_type(DType::F32), m: FRAGMENT, n, k: FRAGMENT }
+}
