@@ -25,6 +25,9 @@ const MIN_KEYS: usize = 32;
 const SHARED_FLOATS: usize = 3_800;
 /// Floats of a unit's slice of all its query heads: what registers hold.
 const MAX_SLICE: usize = 64;
+/// Most keys that a unit loads at once, and floats of their slices.
+const MAX_BLOCK: u32 = 4;
+const BLOCK_FLOATS: u32 = 32;
 
 /// How a layer's decode attention is laid out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -91,6 +94,11 @@ impl Plan {
     /// Elements of a head that a unit holds.
     fn slice(self) -> u32 {
         self.d / self.lanes
+    }
+
+    /// Keys that a unit loads at once.
+    fn block(self) -> u32 {
+        (BLOCK_FLOATS / self.slice()).clamp(1, MAX_BLOCK)
     }
 
     /// Cubes that share a key-value head.
@@ -292,7 +300,26 @@ fn first_word(lane: u32, #[comptime] i: u32, #[comptime] plan: Plan) -> u32 {
     (comptime!(i * plan.lanes) + lane) * comptime!(plan.width / 4)
 }
 
-/// Load `i` of a position's key or value.
+/// A unit's slice of a key or value whose first load is vector `at` of the cache.
+#[cube]
+fn read<F: Float, W: Size>(
+    cache: &mut [Vector<F, W>],
+    at: u32,
+    out: &mut Array<f32>,
+    #[comptime] to: u32,
+    #[comptime] plan: Plan,
+) {
+    #[unroll]
+    for i in 0..comptime!(plan.slice() / plan.width) {
+        let vector = cache[(at + i * plan.lanes) as usize];
+        #[unroll]
+        for j in 0..plan.width {
+            out[comptime!((to + i * plan.width + j) as usize)] = f32::cast_from(vector.extract(comptime!(j as usize)));
+        }
+    }
+}
+
+/// A unit's slice of a position's key or value.
 #[cube]
 #[allow(clippy::too_many_arguments)]
 fn read_q8(
@@ -301,18 +328,21 @@ fn read_q8(
     capacity: u32,
     position: u32,
     lane: u32,
-    #[comptime] i: u32,
-    to: &mut Array<f32>,
+    out: &mut Array<f32>,
+    #[comptime] to: u32,
     #[comptime] plan: Plan,
 ) {
-    let first = first_word(lane, i, plan);
-    let scale = f32::reinterpret(words[kv_words::scale_at(region, capacity, position, first, plan.d) as usize]);
     #[unroll]
-    for w in 0..comptime!(plan.width / 4) {
-        let word = words[kv_words::code_at(region, position, first + w, plan.d) as usize];
+    for i in 0..comptime!(plan.slice() / plan.width) {
+        let first = first_word(lane, i, plan);
+        let scale = f32::reinterpret(words[kv_words::scale_at(region, capacity, position, first, plan.d) as usize]);
         #[unroll]
-        for j in 0..4u32 {
-            to[comptime!((i * plan.width + w * 4 + j) as usize)] = kv_words::value(word, scale, j);
+        for w in 0..comptime!(plan.width / 4) {
+            let word = words[kv_words::code_at(region, position, first + w, plan.d) as usize];
+            #[unroll]
+            for j in 0..4u32 {
+                out[comptime!((to + i * plan.width + w * 4 + j) as usize)] = kv_words::value(word, scale, j);
+            }
         }
     }
 }
@@ -365,6 +395,85 @@ fn write_q8(
 fn element(lane: u32, #[comptime] i: u32, #[comptime] plan: Plan) -> u32 {
     let per_load = comptime!(plan.width / 4);
     (comptime!(i / per_load * plan.lanes) + lane) * plan.width + comptime!(i % per_load * 4)
+}
+
+/// A running softmax of the query heads of a cube, and a unit's slice of the weighted values.
+#[derive(CubeType)]
+struct Running {
+    maxima: Array<f32>,
+    sums: Array<f32>,
+    values: Array<f32>,
+}
+
+#[cube]
+impl Running {
+    fn new(#[comptime] plan: Plan) -> Running {
+        let mut maxima = Array::<f32>::new(comptime!(plan.group as usize));
+        let mut sums = Array::<f32>::new(comptime!(plan.group as usize));
+        let mut values = Array::<f32>::new(comptime!((plan.group * plan.slice()) as usize));
+        #[unroll]
+        for h in 0..plan.group {
+            maxima[h as usize] = MASKED;
+            sums[h as usize] = 0.0f32;
+        }
+        #[unroll]
+        for i in 0..comptime!(plan.group * plan.slice()) {
+            values[i as usize] = 0.0f32;
+        }
+        Running { maxima, sums, values }
+    }
+
+    /// Adds `count` keys, of which the unit holds slices; all are seen or none.
+    #[allow(clippy::too_many_arguments)]
+    fn add(
+        &mut self,
+        q: &Array<f32>,
+        k: &Array<f32>,
+        v: &Array<f32>,
+        seen: bool,
+        scale: f32,
+        #[comptime] count: u32,
+        #[comptime] plan: Plan,
+    ) {
+        let slice = comptime!(plan.slice());
+        #[unroll]
+        for h in 0..plan.group {
+            let at = comptime!(h as usize);
+            let mut scores = Array::<f32>::new(comptime!(count as usize));
+            let mut largest = self.maxima[at];
+            #[unroll]
+            for b in 0..count {
+                let mut dot = 0.0f32;
+                #[unroll]
+                for i in 0..slice {
+                    dot += q[comptime!((h * slice + i) as usize)] * k[comptime!((b * slice + i) as usize)];
+                }
+                let score = select(seen, lanes_sum(dot, plan.lanes) * scale, MASKED);
+                scores[b as usize] = score;
+                largest = max(largest, score);
+            }
+            let shrink = f32::exp(self.maxima[at] - largest);
+            self.maxima[at] = largest;
+            let mut sum = self.sums[at] * shrink;
+            #[unroll]
+            for b in 0..count {
+                let weight = select(seen, f32::exp(scores[b as usize] - largest), 0.0f32);
+                scores[b as usize] = weight;
+                sum += weight;
+            }
+            self.sums[at] = sum;
+            #[unroll]
+            for i in 0..slice {
+                let to = comptime!((h * slice + i) as usize);
+                let mut value = self.values[to] * shrink;
+                #[unroll]
+                for b in 0..count {
+                    value += scores[b as usize] * v[comptime!((b * slice + i) as usize)];
+                }
+                self.values[to] = value;
+            }
+        }
+    }
 }
 
 #[cube(launch_unchecked)]
@@ -449,70 +558,50 @@ fn attend<F: Float, N: Size, W: Size>(
             }
         }
 
-        let mut maxima = Array::<f32>::new(comptime!(plan.group as usize));
-        let mut sums = Array::<f32>::new(comptime!(plan.group as usize));
-        let mut values = Array::<f32>::new(comptime!((plan.group * plan.slice()) as usize));
-        #[unroll]
-        for h in 0..group {
-            maxima[h as usize] = MASKED;
-            sums[h as usize] = 0.0f32;
+        let mut running = Running::new(plan);
+        let mut k = Array::<f32>::new(comptime!((plan.block() * plan.slice()) as usize));
+        let mut v = Array::<f32>::new(comptime!((plan.block() * plan.slice()) as usize));
+        // Keys before the position, a block of them at a time, so that many loads are in flight.
+        let blocks = (position - begin) / comptime!(stride * plan.block());
+        for block in 0..blocks {
             #[unroll]
-            for i in 0..slice {
-                values[comptime!((h * plan.slice() + i) as usize)] = 0.0f32;
+            for b in 0..plan.block() {
+                let key = begin + (block * plan.block() + b) * stride + sub;
+                let at = (cache + key) * comptime!(plan.d / plan.width) + lane;
+                let to = comptime!(b * plan.slice());
+                if comptime!(plan.q8) {
+                    read_q8(k_words, region, capacity, key, lane, &mut k, to, plan);
+                    read_q8(v_words, region, capacity, key, lane, &mut v, to, plan);
+                } else {
+                    read(k_cache, at, &mut k, to, plan);
+                    read(v_cache, at, &mut v, to, plan);
+                }
             }
+            running.add(&q, &k, &v, true.runtime(), scale, plan.block(), plan);
         }
         // Every unit goes the same number of steps, so that all take part in the shuffles.
-        for step in 0..(position + 1 - begin).div_ceil(stride) {
+        for step in blocks * plan.block()..(position + 1 - begin).div_ceil(stride) {
             let key = begin + step * stride + sub;
             let seen = key <= position;
             let fresh = key == position;
             let held = select(seen, key, begin);
-            let at = (cache + held) * comptime!(plan.d / plan.width) + lane;
-            let mut k = Array::<f32>::new(comptime!(plan.slice() as usize));
-            let mut v = Array::<f32>::new(comptime!(plan.slice() as usize));
-            #[unroll]
-            for i in 0..vectors {
-                if comptime!(plan.q8) {
-                    read_q8(k_words, region, capacity, held, lane, i, &mut k, plan);
-                    read_q8(v_words, region, capacity, held, lane, i, &mut v, plan);
-                } else {
-                    let kv = k_cache[(at + i * plan.lanes) as usize];
-                    let vv = v_cache[(at + i * plan.lanes) as usize];
-                    #[unroll]
-                    for j in 0..comptime!(plan.width) {
-                        let e = comptime!((i * plan.width + j) as usize);
-                        k[e] = f32::cast_from(kv.extract(comptime!(j as usize)));
-                        v[e] = f32::cast_from(vv.extract(comptime!(j as usize)));
-                    }
-                }
-                #[unroll]
-                for j in 0..comptime!(plan.width) {
-                    let e = comptime!((i * plan.width + j) as usize);
-                    k[e] = select(fresh, new_k[e], k[e]);
-                    // What lies behind a key that is not seen may be anything, NaN included.
-                    v[e] = select(fresh, new_v[e], select(seen, v[e], 0.0f32));
-                }
+            if comptime!(plan.q8) {
+                read_q8(k_words, region, capacity, held, lane, &mut k, 0u32, plan);
+                read_q8(v_words, region, capacity, held, lane, &mut v, 0u32, plan);
+            } else {
+                let at = (cache + held) * comptime!(plan.d / plan.width) + lane;
+                read(k_cache, at, &mut k, 0u32, plan);
+                read(v_cache, at, &mut v, 0u32, plan);
             }
             #[unroll]
-            for h in 0..group {
-                let mut dot = 0.0f32;
-                #[unroll]
-                for i in 0..slice {
-                    dot += q[comptime!((h * plan.slice() + i) as usize)] * k[i as usize];
-                }
-                let score = select(seen, lanes_sum(dot, plan.lanes) * scale, MASKED);
-                let largest = max(maxima[h as usize], score);
-                let shrink = f32::exp(maxima[h as usize] - largest);
-                let weight = select(seen, f32::exp(score - largest), 0.0f32);
-                maxima[h as usize] = largest;
-                sums[h as usize] = sums[h as usize] * shrink + weight;
-                #[unroll]
-                for i in 0..slice {
-                    let o = comptime!((h * plan.slice() + i) as usize);
-                    values[o] = values[o] * shrink + weight * v[i as usize];
-                }
+            for i in 0..slice {
+                k[i as usize] = select(fresh, new_k[i as usize], k[i as usize]);
+                // What lies behind a key that is not seen may be anything, NaN included.
+                v[i as usize] = select(fresh, new_v[i as usize], select(seen, v[i as usize], 0.0f32));
             }
+            running.add(&q, &k, &v, seen, scale, 1u32, plan);
         }
+        let Running { mut maxima, mut sums, mut values } = running;
 
         // The groups of a plane, then the planes.
         #[unroll]

@@ -284,40 +284,42 @@ impl Worker {
         }
     }
 
-    /// Computes the next chunk of one waiting prompt; after its last, chooses the first token.
+    /// The slot of the prompt that waits longest.
+    fn first_waiting(&self) -> Option<usize> {
+        let waiting = |(slot, active): (usize, &Option<Active>)| {
+            active.as_ref().filter(|a| a.last.is_none()).map(|active| (active.id, slot))
+        };
+        self.slots.iter().enumerate().filter_map(waiting).min().map(|(_, slot)| slot)
+    }
+
+    /// Computes the next chunk of the first waiting prompt; after its last, chooses the first token.
     fn prefill_chunk(&mut self) -> Result<()> {
-        for slot in 0..self.slots.len() {
-            let place = &mut self.slots[slot];
-            let Some(active) = place.as_mut().filter(|a| a.last.is_none()) else { continue };
-            if active.job.events.is_closed() {
-                self.release(slot);
-                continue;
-            }
-            if active.prefilled == active.cached {
-                active.started = Instant::now();
-            }
-            let prompt = &active.job.request.prompt;
-            let end = (active.prefilled + self.runner.chunk()).min(prompt.len());
-            let logits = self.runner.prefill(slot, &prompt[active.prefilled..end], active.prefilled);
-            self.prefixes.extend(slot, &prompt[active.prefilled..end]);
-            active.prefilled = end;
-            if end < prompt.len() {
-                return Ok(());
-            }
-            // Rows that fill up batches write to no slot of a request, so its counts stay right.
-            self.runner.admit(slot, &active.params, prompt);
-            let copy = active.job.request.prompt_logits.then(|| logits.clone());
-            let spec = request::spec(std::iter::once((&active.params, &active.job.request)));
-            let values = self.runner.choose(logits, slot, end - 1, spec).wait().map_err(compute)?;
-            active.prompt_ms = active.started.elapsed().as_secs_f64() * 1e3;
-            if let Some(logits) = copy {
-                let data = logits.try_into_data().map_err(|e| Error::Compute(format!("{e:?}")))?;
-                let values = data.try_to_vec::<f32>().map_err(|e| Error::Compute(format!("{e:?}")))?;
-                drop(active.job.events.try_send(Ok(Event::PromptLogits(values))));
-            }
-            self.deliver(slot, &values, spec.top, end);
+        self.drop_cancelled();
+        let Some(slot) = self.first_waiting() else { return Ok(()) };
+        let Some(active) = self.slots[slot].as_mut() else { return Ok(()) };
+        if active.prefilled == active.cached {
+            active.started = Instant::now();
+        }
+        let prompt = &active.job.request.prompt;
+        let end = (active.prefilled + self.runner.chunk()).min(prompt.len());
+        let logits = self.runner.prefill(slot, &prompt[active.prefilled..end], active.prefilled);
+        self.prefixes.extend(slot, &prompt[active.prefilled..end]);
+        active.prefilled = end;
+        if end < prompt.len() {
             return Ok(());
         }
+        // Rows that fill up batches write to no slot of a request, so its counts stay right.
+        self.runner.admit(slot, &active.params, prompt);
+        let copy = active.job.request.prompt_logits.then(|| logits.clone());
+        let spec = request::spec(std::iter::once((&active.params, &active.job.request)));
+        let values = self.runner.choose(logits, slot, end - 1, spec).wait().map_err(compute)?;
+        active.prompt_ms = active.started.elapsed().as_secs_f64() * 1e3;
+        if let Some(logits) = copy {
+            let data = logits.try_into_data().map_err(|e| Error::Compute(format!("{e:?}")))?;
+            let values = data.try_to_vec::<f32>().map_err(|e| Error::Compute(format!("{e:?}")))?;
+            drop(active.job.events.try_send(Ok(Event::PromptLogits(values))));
+        }
+        self.deliver(slot, &values, spec.top, end);
         Ok(())
     }
 

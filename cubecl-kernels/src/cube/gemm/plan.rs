@@ -85,6 +85,7 @@ impl GemmPlan {
             (true, ..=16) => (16, 128, packed_depth, 1, 4),
             (true, ..=32) => (32, 128, packed_depth, 1, 4),
             (true, ..=64) => (64, 128, 32, 1, 4),
+            (true, _) if multiplier == Multiplier::Registers => (128, 128, 32, 2, 2),
             (true, _) => (128, 128, 32, 2, 4),
         };
         let mut plan = Self {
