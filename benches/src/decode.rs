@@ -33,27 +33,24 @@ pub(crate) fn run(args: &DecodeArgs) -> Result<()> {
     let columns = ["TOKENS/S", "MICROSECONDS/STEP", "WEIGHTS GB/S", "OF MEMORY"];
     // The first run compiles what was not captured.
     measure(&model, 1, 1, SLACK)?;
-    let mut rows = Vec::new();
-    for &context in &args.model.contexts {
-        for &streams in &args.model.streams {
-            rows.push((context, streams, measure(&model, context, streams, args.steps)?));
-        }
-    }
     let bandwidth = bandwidth::measure(&model.info().device.parse::<DeviceSpec>()?.open()?);
-    let mut table = Table::new("CONTEXT", 14, &columns, &args.model.peer);
-    for (context, streams, step) in rows {
-        let (rate, tokens) = (read_bytes / step / 1e9, streams as f64 / step);
-        let cells = [
-            format!("{tokens:.1}"),
-            format!("{:.1}", step * 1e6),
-            format!("{rate:.1}"),
-            percent(bandwidth.map(|bandwidth| rate / bandwidth.gb_per_second)),
-        ];
-        table.row(&label(context, streams), &cells, tokens);
-    }
-    if let Some(bandwidth) = bandwidth {
+    if let Some(bandwidth) = &bandwidth {
         let (gb, traffic) = (bandwidth.gb_per_second, bandwidth.traffic);
         println!("OF MEMORY: weights alone, without the cache, of a {traffic}'s {gb:.1} GB/s.");
+    }
+    let mut table = Table::new("CONTEXT", 14, &columns, &args.model.peer);
+    for &context in &args.model.contexts {
+        for &streams in &args.model.streams {
+            let step = measure(&model, context, streams, args.steps)?;
+            let (rate, tokens) = (read_bytes / step / 1e9, streams as f64 / step);
+            let cells = [
+                format!("{tokens:.1}"),
+                format!("{:.1}", step * 1e6),
+                format!("{rate:.1}"),
+                percent(bandwidth.as_ref().map(|bandwidth| rate / bandwidth.gb_per_second)),
+            ];
+            table.row(&label(context, streams), &cells, tokens);
+        }
     }
     table.end()
 }

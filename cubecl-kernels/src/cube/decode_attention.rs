@@ -11,9 +11,10 @@ use burn_cubecl::CubeBackend;
 use burn_cubecl::tensor::CubeTensor;
 use cubecl::prelude::*;
 
+use super::head::{HeadPlan, element, lanes_sum, prepare};
 use super::{contiguous, dims, empty, kv_words, line, plane_size};
 use crate::ops::kv_cache::is_q8;
-use crate::ops::{AttentionSpec, DecodeAttentionOps, RopePairing, RopeSpec};
+use crate::ops::{AttentionSpec, DecodeAttentionOps, RopeSpec};
 
 /// Score of a key that a row may not see.
 const MASKED: f32 = -1.0e30;
@@ -34,21 +35,13 @@ const BLOCK_FLOATS: u32 = 32;
 struct Plan {
     heads: u32,
     kv_heads: u32,
-    d: u32,
-    /// Leading elements of a head that are rotated.
-    rotary: u32,
+    head: HeadPlan,
     /// Query heads of a cube, all of one key-value head.
     group: u32,
-    /// Elements of a cache load.
-    width: u32,
-    /// Units that share a key.
-    lanes: u32,
     planes: u32,
     plane: u32,
     window: u32,
     splits: u32,
-    pairing: RopePairing,
-    norm: bool,
     /// The cache holds eight bits an element.
     q8: bool,
 }
@@ -64,36 +57,27 @@ impl Plan {
     ) -> Self {
         let AttentionSpec { heads, kv_heads, head_dim, window, .. } = *attention;
         let [_, _, _, cache_width] = dims(cache);
-        let q8 = is_q8(cache_width, head_dim);
-        let width = if q8 || cache.dtype.size() == 2 { 8 } else { 4 };
-        // The largest power of two that divides a head's loads.
-        let loads = head_dim / width;
-        let lanes = (1usize << loads.trailing_zeros()).min(plane as usize);
-        let slice = head_dim / lanes;
+        let head = HeadPlan::new(head_dim, rotary, rope, cache, plane);
         let queries = heads / kv_heads;
-        let group = (1..=queries).rev().find(|g| queries % g == 0 && g * slice <= MAX_SLICE).unwrap_or(1);
+        let fits = |group: &usize| queries % group == 0 && group * head.slice() as usize <= MAX_SLICE;
+        let group = (1..=queries).rev().find(fits).unwrap_or(1);
         let planes = (SHARED_FLOATS / (group * (head_dim + 2))).clamp(1, 256 / plane as usize).min(8);
         Self {
             heads: heads as u32,
             kv_heads: kv_heads as u32,
-            d: head_dim as u32,
-            rotary: rotary as u32,
+            head,
             group: group as u32,
-            width: width as u32,
-            lanes: lanes as u32,
             planes: planes as u32,
             plane,
             window: window.unwrap_or(0) as u32,
             splits: splits as u32,
-            pairing: rope.pairing,
-            norm: rope.qk_norm_eps_bits.is_some(),
-            q8,
+            q8: is_q8(cache_width, head_dim),
         }
     }
 
     /// Elements of a head that a unit holds.
     fn slice(self) -> u32 {
-        self.d / self.lanes
+        self.head.slice()
     }
 
     /// Keys that a unit loads at once.
@@ -108,12 +92,12 @@ impl Plan {
 
     /// Groups of lanes in a cube: keys of a step.
     fn keys(self) -> u32 {
-        self.planes * self.plane / self.lanes
+        self.planes * self.plane / self.head.lanes
     }
 
     /// Doublings from `lanes` to a plane.
     fn merges(self) -> u32 {
-        (self.plane / self.lanes).ilog2()
+        (self.plane / self.head.lanes).ilog2()
     }
 }
 
@@ -158,7 +142,7 @@ impl DecodeAttentionOps for CubeBackend {
                 CubeCount::Static(cubes, rows as u32, splits as u32),
                 CubeDim::new_2d(plan.plane, plan.planes),
                 4,
-                plan.width as usize,
+                plan.head.width as usize,
                 qkv.into_buffer_arg(),
                 q_norm.into_buffer_arg(),
                 k_norm.into_buffer_arg(),
@@ -205,99 +189,10 @@ fn first_key(position: u32, #[comptime] plan: Plan) -> u32 {
     }
 }
 
-/// Sum over the units that share a key.
-#[cube]
-fn lanes_sum(value: f32, #[comptime] lanes: u32) -> f32 {
-    let mut sum = value;
-    #[unroll]
-    for i in 0..comptime!(lanes.ilog2()) {
-        sum += plane_shuffle_xor(sum, comptime!(1 << i));
-    }
-    sum
-}
-
-/// The unit's slice of a head, normed and rotated.
-#[cube]
-#[allow(clippy::too_many_arguments)]
-fn prepare<N: Size>(
-    qkv: &[Vector<f32, N>],
-    norm_weight: &[Vector<f32, N>],
-    table: &[Vector<f32, N>],
-    base: u32,
-    position: u32,
-    eps: f32,
-    out: &mut Array<f32>,
-    #[comptime] at: u32,
-    #[comptime] plan: Plan,
-) {
-    let d = comptime!(plan.d);
-    let lane = UNIT_POS_X % plan.lanes;
-    let mut scale = 1.0f32;
-    if comptime!(plan.norm) {
-        let mut squares = 0.0f32;
-        #[unroll]
-        for i in 0..comptime!(plan.slice() / 4) {
-            let v = qkv[((base + element(lane, i, plan)) / 4) as usize];
-            #[unroll]
-            for j in 0..4usize {
-                squares += v.extract(j) * v.extract(j);
-            }
-        }
-        scale = 1.0f32 / f32::sqrt(lanes_sum(squares, plan.lanes) / f32::cast_from(d) + eps);
-    }
-    #[unroll]
-    for i in 0..comptime!(plan.slice() / 4) {
-        let e = element(lane, i, plan);
-        let mut a = qkv[((base + e) / 4) as usize];
-        if comptime!(plan.norm) {
-            a = a * norm_weight[(e / 4) as usize] * Vector::new(scale);
-        }
-        if comptime!(matches!(plan.pairing, RopePairing::Half)) {
-            let half = comptime!(plan.rotary / 2);
-            let first = e < half;
-            let turned = e < plan.rotary;
-            let partner = select(turned, select(first, e + half, e - half), e);
-            let mut b = qkv[((base + partner) / 4) as usize];
-            if comptime!(plan.norm) {
-                b = b * norm_weight[(partner / 4) as usize] * Vector::new(scale);
-            }
-            let pair = select(turned, select(first, e, partner), 0u32);
-            let cos = table[((position * plan.rotary + pair) / 4) as usize];
-            let sin = table[((position * plan.rotary + half + pair) / 4) as usize];
-            let sign = select(first, -1.0f32, 1.0f32);
-            #[unroll]
-            for j in 0..4usize {
-                let value = a.extract(j) * cos.extract(j) + sign * b.extract(j) * sin.extract(j);
-                out[comptime!((at + i * 4) as usize + j)] = select(turned, value, a.extract(j));
-            }
-        } else if comptime!(matches!(plan.pairing, RopePairing::Interleaved)) {
-            // Two pairs, whose cosines are one half of a vector.
-            let turned = e < plan.rotary;
-            let pair = select(turned, e / 2, 0u32);
-            let cos = table[((position * plan.rotary + pair) / 4) as usize];
-            let sin = table[((position * plan.rotary + comptime!(plan.rotary / 2) + pair) / 4) as usize];
-            let low = (e / 2) % 4 == 0;
-            #[unroll]
-            for j in 0..2usize {
-                let c = select(low, cos.extract(j), cos.extract(comptime!(j + 2)));
-                let s = select(low, sin.extract(j), sin.extract(comptime!(j + 2)));
-                let (x, y) = (a.extract(comptime!(2 * j)), a.extract(comptime!(2 * j + 1)));
-                out[comptime!((at + i * 4) as usize + 2 * j)] = select(turned, x * c - y * s, x);
-                out[comptime!((at + i * 4) as usize + 2 * j + 1)] = select(turned, x * s + y * c, y);
-            }
-        } else {
-            #[unroll]
-            for j in 0..4usize {
-                out[comptime!((at + i * 4) as usize + j)] = a.extract(j);
-            }
-        }
-    }
-}
-
 /// Word of a head's codes that a unit's load `i` begins with.
 #[cube]
 fn first_word(lane: u32, #[comptime] i: u32, #[comptime] plan: Plan) -> u32 {
-    (comptime!(i * plan.lanes) + lane) * comptime!(plan.width / 4)
+    (comptime!(i * plan.head.lanes) + lane) * comptime!(plan.head.width / 4)
 }
 
 /// A unit's slice of a key or value whose first load is vector `at` of the cache.
@@ -310,11 +205,12 @@ fn read<F: Float, W: Size>(
     #[comptime] plan: Plan,
 ) {
     #[unroll]
-    for i in 0..comptime!(plan.slice() / plan.width) {
-        let vector = cache[(at + i * plan.lanes) as usize];
+    for i in 0..comptime!(plan.slice() / plan.head.width) {
+        let vector = cache[(at + i * plan.head.lanes) as usize];
         #[unroll]
-        for j in 0..plan.width {
-            out[comptime!((to + i * plan.width + j) as usize)] = f32::cast_from(vector.extract(comptime!(j as usize)));
+        for j in 0..plan.head.width {
+            out[comptime!((to + i * plan.head.width + j) as usize)] =
+                f32::cast_from(vector.extract(comptime!(j as usize)));
         }
     }
 }
@@ -333,15 +229,16 @@ fn read_q8(
     #[comptime] plan: Plan,
 ) {
     #[unroll]
-    for i in 0..comptime!(plan.slice() / plan.width) {
+    for i in 0..comptime!(plan.slice() / plan.head.width) {
         let first = first_word(lane, i, plan);
-        let scale = f32::reinterpret(words[kv_words::scale_at(region, capacity, position, first, plan.d) as usize]);
+        let scale =
+            f32::reinterpret(words[kv_words::scale_at(region, capacity, position, first, plan.head.d) as usize]);
         #[unroll]
-        for w in 0..comptime!(plan.width / 4) {
-            let word = words[kv_words::code_at(region, position, first + w, plan.d) as usize];
+        for w in 0..comptime!(plan.head.width / 4) {
+            let word = words[kv_words::code_at(region, position, first + w, plan.head.d) as usize];
             #[unroll]
             for j in 0..4u32 {
-                out[comptime!((to + i * plan.width + w * 4 + j) as usize)] = kv_words::value(word, scale, j);
+                out[comptime!((to + i * plan.head.width + w * 4 + j) as usize)] = kv_words::value(word, scale, j);
             }
         }
     }
@@ -358,43 +255,37 @@ fn write_q8(
     writes: bool,
     #[comptime] plan: Plan,
 ) {
-    let lane = UNIT_POS_X % plan.lanes;
+    let lane = UNIT_POS_X % plan.head.lanes;
     #[unroll]
-    for i in 0..comptime!(plan.slice() / plan.width) {
+    for i in 0..comptime!(plan.slice() / plan.head.width) {
         let mut largest = 0.0f32;
         #[unroll]
-        for j in 0..comptime!(plan.width) {
-            largest = max(largest, f32::abs(slice[comptime!((i * plan.width + j) as usize)]));
+        for j in 0..comptime!(plan.head.width) {
+            largest = max(largest, f32::abs(slice[comptime!((i * plan.head.width + j) as usize)]));
         }
         // Neighbouring units hold the rest of the block.
         #[unroll]
-        for step in 0..comptime!((4 * kv_words::BLOCK_WORDS / plan.width).ilog2()) {
+        for step in 0..comptime!((4 * kv_words::BLOCK_WORDS / plan.head.width).ilog2()) {
             largest = max(largest, plane_shuffle_xor(largest, comptime!(1u32 << step)));
         }
         let scale = kv_words::scale_of(largest);
         let first = first_word(lane, i, plan);
         if writes {
             #[unroll]
-            for w in 0..comptime!(plan.width / 4) {
+            for w in 0..comptime!(plan.head.width / 4) {
                 let mut codes = 0u32;
                 #[unroll]
                 for j in 0..4u32 {
-                    codes |= kv_words::code(slice[comptime!((i * plan.width + w * 4 + j) as usize)], scale, j);
+                    codes |= kv_words::code(slice[comptime!((i * plan.head.width + w * 4 + j) as usize)], scale, j);
                 }
-                words[kv_words::code_at(region, position, first + w, plan.d) as usize] = codes;
+                words[kv_words::code_at(region, position, first + w, plan.head.d) as usize] = codes;
             }
             if first % kv_words::BLOCK_WORDS == 0 {
-                words[kv_words::scale_at(region, capacity, position, first, plan.d) as usize] = u32::reinterpret(scale);
+                words[kv_words::scale_at(region, capacity, position, first, plan.head.d) as usize] =
+                    u32::reinterpret(scale);
             }
         }
     }
-}
-
-/// The element of the head that a unit's quadruple `i` begins with; loads of a group lie side by side.
-#[cube]
-fn element(lane: u32, #[comptime] i: u32, #[comptime] plan: Plan) -> u32 {
-    let per_load = comptime!(plan.width / 4);
-    (comptime!(i / per_load * plan.lanes) + lane) * plan.width + comptime!(i % per_load * 4)
 }
 
 /// A running softmax of the query heads of a cube, and a unit's slice of the weighted values.
@@ -448,7 +339,7 @@ impl Running {
                 for i in 0..slice {
                     dot += q[comptime!((h * slice + i) as usize)] * k[comptime!((b * slice + i) as usize)];
                 }
-                let score = select(seen, lanes_sum(dot, plan.lanes) * scale, MASKED);
+                let score = select(seen, lanes_sum(dot, plan.head.lanes) * scale, MASKED);
                 scores[b as usize] = score;
                 largest = max(largest, score);
             }
@@ -498,7 +389,7 @@ fn attend<F: Float, N: Size, W: Size>(
     #[comptime] plan: Plan,
     #[define(F)] _dtype: ElemType,
 ) {
-    let d = comptime!(plan.d);
+    let d = comptime!(plan.head.d);
     let slice = comptime!(plan.slice());
     let group = comptime!(plan.group);
     let kv_head = CUBE_POS_X / comptime!(plan.cubes_per_kv_head());
@@ -510,24 +401,24 @@ fn attend<F: Float, N: Size, W: Size>(
     let begin = first_key(position, plan) + CUBE_POS_Z * comptime!(plan.keys());
     let stride = comptime!(plan.keys() * plan.splits);
     if begin <= position {
-        let lane = UNIT_POS_X % plan.lanes;
-        let sub = UNIT_POS_Y * comptime!(plan.plane / plan.lanes) + UNIT_POS_X / plan.lanes;
+        let lane = UNIT_POS_X % plan.head.lanes;
+        let sub = UNIT_POS_Y * comptime!(plan.plane / plan.head.lanes) + UNIT_POS_X / plan.head.lanes;
         let qkv_row = row * width;
 
         let mut q = Array::<f32>::new(comptime!((plan.group * plan.slice()) as usize));
         #[unroll]
         for h in 0..group {
             let base = qkv_row + (head0 + h) * d;
-            prepare(qkv, q_norm, table, base, position, eps, &mut q, comptime!(h * plan.slice()), plan);
+            prepare(qkv, q_norm, table, base, position, eps, &mut q, comptime!(h * plan.slice()), comptime!(plan.head));
         }
         let mut new_k = Array::<f32>::new(comptime!(plan.slice() as usize));
         let mut new_v = Array::<f32>::new(comptime!(plan.slice() as usize));
-        let k_base = qkv_row + comptime!(plan.heads * plan.d) + kv_head * d;
-        prepare(qkv, k_norm, table, k_base, position, eps, &mut new_k, 0u32, plan);
-        let v_base = k_base + comptime!(plan.kv_heads * plan.d);
+        let k_base = qkv_row + comptime!(plan.heads * plan.head.d) + kv_head * d;
+        prepare(qkv, k_norm, table, k_base, position, eps, &mut new_k, 0u32, comptime!(plan.head));
+        let v_base = k_base + comptime!(plan.kv_heads * plan.head.d);
         #[unroll]
         for i in 0..comptime!(plan.slice() / 4) {
-            let v = qkv[((v_base + element(lane, i, plan)) / 4) as usize];
+            let v = qkv[((v_base + element(lane, i, comptime!(plan.head))) / 4) as usize];
             #[unroll]
             for j in 0..4usize {
                 new_v[comptime!(i as usize * 4 + j)] = v.extract(j);
@@ -536,7 +427,7 @@ fn attend<F: Float, N: Size, W: Size>(
         // A vector of the cache: `lanes` of them side by side, `slice / width` times.
         let cache = (slot * plan.kv_heads + kv_head) * capacity;
         let region = kv_words::region(slot * plan.kv_heads + kv_head, capacity, d);
-        let vectors = comptime!(plan.slice() / plan.width);
+        let vectors = comptime!(plan.slice() / plan.head.width);
         let owner = (position - begin) % stride < comptime!(plan.keys());
         let writes = owner && sub == 0 && head0 == kv_head * comptime!(plan.heads / plan.kv_heads);
         if comptime!(plan.q8) {
@@ -545,13 +436,13 @@ fn attend<F: Float, N: Size, W: Size>(
         } else if writes {
             #[unroll]
             for i in 0..vectors {
-                let at = (cache + position) * comptime!(plan.d / plan.width) + i * plan.lanes + lane;
+                let at = (cache + position) * comptime!(plan.head.d / plan.head.width) + i * plan.head.lanes + lane;
                 let mut k = Vector::<F, W>::new(F::new(0.0));
                 let mut v = Vector::<F, W>::new(F::new(0.0));
                 #[unroll]
-                for j in 0..comptime!(plan.width) {
-                    k.insert(comptime!(j as usize), F::cast_from(new_k[comptime!((i * plan.width + j) as usize)]));
-                    v.insert(comptime!(j as usize), F::cast_from(new_v[comptime!((i * plan.width + j) as usize)]));
+                for j in 0..comptime!(plan.head.width) {
+                    k.insert(comptime!(j as usize), F::cast_from(new_k[comptime!((i * plan.head.width + j) as usize)]));
+                    v.insert(comptime!(j as usize), F::cast_from(new_v[comptime!((i * plan.head.width + j) as usize)]));
                 }
                 k_cache[at as usize] = k;
                 v_cache[at as usize] = v;
@@ -567,7 +458,7 @@ fn attend<F: Float, N: Size, W: Size>(
             #[unroll]
             for b in 0..plan.block() {
                 let key = begin + (block * plan.block() + b) * stride + sub;
-                let at = (cache + key) * comptime!(plan.d / plan.width) + lane;
+                let at = (cache + key) * comptime!(plan.head.d / plan.head.width) + lane;
                 let to = comptime!(b * plan.slice());
                 if comptime!(plan.q8) {
                     read_q8(k_words, region, capacity, key, lane, &mut k, to, plan);
@@ -589,7 +480,7 @@ fn attend<F: Float, N: Size, W: Size>(
                 read_q8(k_words, region, capacity, held, lane, &mut k, 0u32, plan);
                 read_q8(v_words, region, capacity, held, lane, &mut v, 0u32, plan);
             } else {
-                let at = (cache + held) * comptime!(plan.d / plan.width) + lane;
+                let at = (cache + held) * comptime!(plan.head.d / plan.head.width) + lane;
                 read(k_cache, at, &mut k, 0u32, plan);
                 read(v_cache, at, &mut v, 0u32, plan);
             }
@@ -606,7 +497,7 @@ fn attend<F: Float, N: Size, W: Size>(
         // The groups of a plane, then the planes.
         #[unroll]
         for i in 0..comptime!(plan.merges()) {
-            let mask = comptime!(plan.lanes << i);
+            let mask = comptime!(plan.head.lanes << i);
             #[unroll]
             for h in 0..group {
                 let other = plane_shuffle_xor(maxima[h as usize], mask);
@@ -622,15 +513,15 @@ fn attend<F: Float, N: Size, W: Size>(
                 }
             }
         }
-        let mut all_values = Shared::<[f32]>::new_slice(comptime!((plan.planes * plan.group * plan.d) as usize));
+        let mut all_values = Shared::<[f32]>::new_slice(comptime!((plan.planes * plan.group * plan.head.d) as usize));
         let mut all_stats = Shared::<[f32]>::new_slice(comptime!((plan.planes * plan.group * 2) as usize));
-        if UNIT_POS_X < plan.lanes {
+        if UNIT_POS_X < plan.head.lanes {
             #[unroll]
             for h in 0..group {
                 let at = UNIT_POS_Y * group + h;
                 #[unroll]
                 for i in 0..comptime!(plan.slice() / 4) {
-                    let e = at * d + element(lane, i, plan);
+                    let e = at * d + element(lane, i, comptime!(plan.head));
                     #[unroll]
                     for j in 0..4u32 {
                         all_values[(e + j) as usize] = values[comptime!((h * plan.slice() + i * 4 + j) as usize)];
@@ -644,7 +535,7 @@ fn attend<F: Float, N: Size, W: Size>(
         }
         sync_cube();
         let mut i = UNIT_POS_Y * plan.plane + UNIT_POS_X;
-        while i < comptime!(plan.group * plan.d) {
+        while i < comptime!(plan.group * plan.head.d) {
             let h = i / d;
             let mut largest = MASKED.runtime();
             #[unroll]
@@ -691,7 +582,7 @@ fn merge(partial: &[f32], stats: &[f32], positions: &[i32], out: &mut [f32], #[c
         largest = max(largest, select(s < used, stats[at as usize], MASKED));
     }
     let mut i = UNIT_POS_X;
-    while i < plan.d {
+    while i < plan.head.d {
         let mut sum = 0.0f32;
         let mut value = 0.0f32;
         #[unroll]
@@ -700,10 +591,10 @@ fn merge(partial: &[f32], stats: &[f32], positions: &[i32], out: &mut [f32], #[c
                 let at = head * plan.splits + s;
                 let weight = f32::exp(stats[(at * 2) as usize] - largest);
                 sum += stats[(at * 2 + 1) as usize] * weight;
-                value += partial[(at * plan.d + i) as usize] * weight;
+                value += partial[(at * plan.head.d + i) as usize] * weight;
             }
         }
-        out[(head * plan.d + i) as usize] = value / sum;
+        out[(head * plan.head.d + i) as usize] = value / sum;
         i += CUBE_DIM_X;
     }
 }

@@ -182,7 +182,8 @@ fn delta_rule<N: Size>(
     };
     let first = CUBE_POS_Z;
     let end = if comptime!(spec.consecutive) { m } else { first + 1 };
-    let base = (u32::cast_from(slots[first as usize]) * value_heads + head) * comptime!(spec.key_dim as u32 * dv) + column;
+    let base =
+        (u32::cast_from(slots[first as usize]) * value_heads + head) * comptime!(spec.key_dim as u32 * dv) + column;
     let anew = positions[first as usize] == 0;
     let mut s = Array::<f32>::new(comptime!((per_unit * n) as usize));
     #[unroll]
@@ -329,7 +330,8 @@ fn delta_rule<N: Size>(
                     for i in 0..n {
                         let at = comptime!((j * n + i) as usize);
                         let next = s[at] * decay + k[j as usize].extract(comptime!(i as usize)) * write;
-                        s[at] = if comptime!(plan.even()) { next } else { select(part + j * share < length, next, 0.0f32) };
+                        s[at] =
+                            if comptime!(plan.even()) { next } else { select(part + j * share < length, next, 0.0f32) };
                     }
                 }
                 if part == 0 && wanted < dv {

@@ -60,7 +60,7 @@ pub(super) fn fits(k_cache: &CubeTensor, rows: usize, spec: &AttentionSpec) -> b
         && heads / kv_heads <= QUERIES as usize
         && cache_width == head_dim
         && (head_dim <= 128 && head_dim.is_multiple_of(16) || head_dim <= 256 && head_dim.is_multiple_of(32))
-        && multiplies_registers(k_cache)
+        && multiplies_registers(k_cache.client.properties(), k_cache.dtype)
 }
 
 /// Attention as [`attention`](crate::ops::attention) of consecutive rows.

@@ -95,7 +95,7 @@ impl FusedLinearOps for CubeBackend {
         fusion: FusionSpec,
     ) -> CubeTensor {
         let (x, norm_weight, residual) = (contiguous(x), contiguous(norm_weight), contiguous(residual));
-        if dims::<2>(&x)[0] > MATVEC_ROWS {
+        if x.dtype != DType::F32 || dims::<2>(&x)[0] > MATVEC_ROWS {
             gemm::launch(x, words, spec, gemm::Output { out: &out, offset }, residual, fusion);
         } else {
             launch_matvec(x, words, spec, &out, offset, norm_weight, residual, fusion);

@@ -91,6 +91,11 @@ impl MatvecPlan {
         }
     }
 
+    /// Elements of a row.
+    fn cols(self) -> u32 {
+        self.chunks * self.runs() * self.run()
+    }
+
     /// Whether every unit has a chunk at every step.
     fn whole(self) -> bool {
         self.all_chunks() % (self.split * self.plane) == 0
@@ -98,7 +103,7 @@ impl MatvecPlan {
 
     /// Vectors of a row of x.
     pub(super) fn x_row(self) -> u32 {
-        self.chunks * self.runs() * self.run() / 4
+        self.cols() / 4
     }
 }
 
@@ -260,7 +265,7 @@ pub(super) fn matvec<N: Size>(
                 }
             }
             if comptime!(plan.norm) {
-                let cols = comptime!((plan.chunks * plan.runs() * plan.run()) as f32);
+                let cols = comptime!(plan.cols() as f32);
                 let scale = 1.0f32 / f32::sqrt(norm / cols + eps);
                 total *= scale;
                 second *= scale;

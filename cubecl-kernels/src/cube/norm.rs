@@ -16,15 +16,18 @@ impl NormOps for CubeBackend {
         let x = contiguous(x);
         let [m, hidden] = dims(&x);
         let out = empty(&x, [m, hidden], DType::from(dtype));
+        let vector = if hidden.is_multiple_of(4) { 4 } else { 1 };
         rms_norm::launch(
             &out.client,
             CubeCount::Static(m as u32, 1, 1),
             line(UNITS),
+            vector,
             x.into_buffer_arg(),
             weight.into_buffer_arg(),
             out.clone().into_buffer_arg(),
-            hidden as u32,
             eps,
+            (hidden / vector) as u32,
+            vector as u32,
             dtype_to_elem_type(out.dtype),
         );
         out
@@ -86,21 +89,44 @@ pub(super) fn cube_sum(value: f32, #[comptime] units: u32) -> f32 {
     sum
 }
 
+/// `vectors` is the row's length in vectors; a unit keeps its own in registers.
 #[cube(launch)]
-fn rms_norm<O: Float>(x: &[f32], weight: &[f32], out: &mut [O], hidden: u32, eps: f32, #[define(O)] _dtype: ElemType) {
-    let base = CUBE_POS_X * hidden;
+fn rms_norm<O: Float, N: Size>(
+    x: &[Vector<f32, N>],
+    weight: &[Vector<f32, N>],
+    out: &mut [Vector<O, N>],
+    eps: f32,
+    #[comptime] vectors: u32,
+    #[comptime] vector: u32,
+    #[define(O)] _dtype: ElemType,
+) {
+    let base = CUBE_POS_X * vectors;
+    let own = comptime!(vectors.div_ceil(UNITS));
+    let mut held = Array::<Vector<f32, N>>::new(comptime!(own as usize));
     let mut squares = 0.0f32;
-    let mut i = UNIT_POS_X;
-    while i < hidden {
-        let v = x[(base + i) as usize];
-        squares += v * v;
-        i += UNITS;
+    #[unroll]
+    for j in 0..own {
+        let i = UNIT_POS_X + j * UNITS;
+        let mut v = Vector::<f32, N>::new(0.0f32);
+        if i < vectors {
+            v = x[(base + i) as usize];
+        }
+        #[unroll]
+        for e in 0..vector {
+            let element = v.extract(comptime!(e as usize));
+            squares += element * element;
+        }
+        held[j as usize] = v;
     }
-    let scale = 1.0f32 / f32::sqrt(cube_sum(squares, UNITS) / f32::cast_from(hidden) + eps);
-    let mut i = UNIT_POS_X;
-    while i < hidden {
-        out[(base + i) as usize] = O::cast_from(x[(base + i) as usize] * scale * weight[i as usize]);
-        i += UNITS;
+    let elements = comptime!((vectors * vector) as f32);
+    let scale = 1.0f32 / f32::sqrt(cube_sum(squares, UNITS) / elements + eps);
+    #[unroll]
+    for j in 0..own {
+        let i = UNIT_POS_X + j * UNITS;
+        if i < vectors {
+            let normed = held[j as usize] * Vector::new(scale) * weight[i as usize];
+            out[(base + i) as usize] = Vector::cast_from(normed);
+        }
     }
 }
 

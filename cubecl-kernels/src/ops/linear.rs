@@ -1,12 +1,14 @@
 //! Products with stored weights, and rows of them.
 
 use burn::backend::tensor::{FloatTensor, IntTensor};
-use burn::backend::{Backend, Dispatch, backend_extension};
-use burn::tensor::{DType, FloatDType, Int, Tensor, TensorData};
+use burn::backend::{Backend, Dispatch, DispatchDevice, backend_extension};
+use burn::tensor::{DType, Device, FloatDType, Int, Tensor, TensorData};
 use burn_flex::{Flex, FlexTensor};
 
 use super::interleaved::InterleavedOps;
 use super::weight::{MatrixSpec, Weight, is_cpu};
+#[cfg(feature = "cube")]
+use crate::cube::gemm::multiplies_registers;
 use crate::flex::{self, tensor};
 use crate::formats::Format;
 
@@ -41,6 +43,22 @@ impl Precision {
 
 /// Most rows that take the matrix-vector path.
 pub(crate) const MATVEC_ROWS: usize = 8;
+/// The same where tensor cores multiply as fast as weights arrive; a matrix-vector product of more rows
+/// computes longer than it reads.
+const MATVEC_ROWS_BESIDE_TENSOR_CORES: usize = 4;
+
+/// Most rows that take the matrix-vector path on a device.
+fn matvec_rows(device: &Device, precision: Precision) -> usize {
+    match device.as_dispatch() {
+        #[cfg(feature = "cube")]
+        DispatchDevice::Cube(device)
+            if multiplies_registers(device.client().properties(), precision.of_many_rows().into()) =>
+        {
+            MATVEC_ROWS_BESIDE_TENSOR_CORES
+        }
+        _ => MATVEC_ROWS,
+    }
+}
 
 /// What the backends are told of a [`Fusion`].
 #[derive(Clone, Copy, Debug, PartialEq, Default)]
@@ -118,7 +136,8 @@ pub fn linear(x: Tensor<2>, weight: &Weight, precision: Precision) -> Tensor<2> 
 pub fn linear_merged(x: Tensor<2>, weights: &[Weight], precision: Precision) -> Tensor<2> {
     let device = x.device();
     let m = x.dims()[0];
-    if m > MATVEC_ROWS && !is_cpu(&device) || takes_norm(&x, weights) {
+    let many = m > matvec_rows(&device, precision);
+    if many && !is_cpu(&device) || takes_norm(&x, weights, precision) {
         return fused_launches(x, weights, Fusion::default(), precision);
     }
     let stride = weights.iter().map(|w| w.spec().rows).sum();
@@ -143,10 +162,10 @@ pub fn linear_merged(x: Tensor<2>, weights: &[Weight], precision: Precision) -> 
 /// gates half as wide, and on a GPU for many rows in the type that `precision` multiplies in.
 pub fn linear_fused(x: Tensor<2>, weights: &[Weight], fusion: Fusion, precision: Precision) -> Tensor<2> {
     if fusion.bias.is_none() && (!fusion.gated || weights.len() == 1) && !is_cpu(&x.device()) {
-        if takes_norm(&x, weights) {
+        if takes_norm(&x, weights, precision) {
             return fused_launches(x, weights, fusion, precision);
         }
-        if x.dims()[0] > MATVEC_ROWS {
+        if x.dims()[0] > matvec_rows(&x.device(), precision) {
             let dtype = precision.of_many_rows();
             let x = match fusion.norm {
                 Some((weight, eps)) => super::norm::rms_norm_as(x, weight, eps, dtype),
@@ -173,10 +192,11 @@ pub fn linear_fused(x: Tensor<2>, weights: &[Weight], fusion: Fusion, precision:
 
 /// Whether a product with each of the weights can norm x in its launch: few rows on a GPU, of whole
 /// 16-byte vectors.
-fn takes_norm(x: &Tensor<2>, weights: &[Weight]) -> bool {
+fn takes_norm(x: &Tensor<2>, weights: &[Weight], precision: Precision) -> bool {
     let [m, cols] = x.dims();
     let whole = |format: Format| !format.is_float() || (cols * format.block_bytes()).is_multiple_of(16);
-    !is_cpu(&x.device()) && m <= MATVEC_ROWS && weights.iter().all(|w| whole(w.spec().format))
+    let device = x.device();
+    !is_cpu(&device) && m <= matvec_rows(&device, precision) && weights.iter().all(|w| whole(w.spec().format))
 }
 
 /// A launch for each weight, of what [`FusedLinearOps::linear_fused_into`] takes.
@@ -189,7 +209,8 @@ fn fused_launches(x: Tensor<2>, weights: &[Weight], fusion: Fusion, precision: P
         residual: fusion.residual.is_some(),
         int8: precision != Precision::F32,
     };
-    let dtype = if m > MATVEC_ROWS { precision.of_many_rows() } else { FloatDType::F32 };
+    let many = m > matvec_rows(&device, precision);
+    let dtype = if many { precision.of_many_rows() } else { FloatDType::F32 };
     let x = x.cast(dtype);
     let rows = weights.iter().map(|w| w.spec().rows).sum::<usize>();
     let stride = if fusion.gated { rows / 2 } else { rows };

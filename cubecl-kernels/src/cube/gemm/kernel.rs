@@ -3,10 +3,11 @@
 use cubecl::cmma::{self, Matrix, MatrixLayout};
 use cubecl::prelude::*;
 
+use super::copies::{copies_end_a_group, copy_vector, wait_for_copies};
 use super::fragments::{multiply_fragments, zero_fragments};
 use super::plan::{FRAGMENT, GemmPlan, Multiplier, OWN, PIECE};
 use super::registers::{NARROW, Pair, multiply_registers, zero_sums};
-use super::stage::{fetch_floats, fetch_weights, keep, piece};
+use super::stage::{fetch_floats, fetch_weights, keep, row_and_part};
 use super::units::multiply_own;
 use crate::cube::activation::activate;
 use crate::cube::unpack::Planes;
@@ -108,18 +109,19 @@ fn tile<E: Float, O: Float, N: Size, W: Size>(
     out: &mut [O],
     planes: &Planes,
     exponent: u32,
-    place: &Place,
+    to: &Place,
     base: u32,
     share: u32,
     #[comptime] plan: GemmPlan,
 ) {
-    let buffers = comptime!(if plan.double { 2u32 } else { 1 });
+    let buffers = comptime!(plan.stages);
     let (x_size, w_size) = comptime!((plan.tile_m * plan.row(), plan.tile_n * plan.row()));
-    let (x_pieces, w_pieces) = comptime!((plan.pieces(plan.tile_m), plan.pieces(plan.tile_n)));
+    let (x_piece, w_piece) = comptime!((plan.x_piece(), plan.w_piece()));
+    let (x_pieces, w_pieces) = comptime!((plan.pieces(plan.tile_m, x_piece), plan.pieces(plan.tile_n, w_piece)));
     let mut x_tile = Shared::<[Vector<E, N>]>::new_slice(comptime!((buffers * x_size) as usize));
     let mut w_tile = Shared::<[Vector<E, N>]>::new_slice(comptime!((buffers * w_size) as usize));
-    let mut x_held = Array::<Vector<E, N>>::new(comptime!((x_pieces * plan.piece()) as usize));
-    let mut w_held = Array::<Vector<E, N>>::new(comptime!((w_pieces * plan.piece()) as usize));
+    let mut x_held = Array::<Vector<E, N>>::new(comptime!((x_pieces * x_piece) as usize));
+    let mut w_held = Array::<Vector<E, N>>::new(comptime!((w_pieces * w_piece) as usize));
     let unit = UNIT_POS_Y * plan.plane + UNIT_POS_X;
 
     // The rows that this unit's pieces belong to; those past the last are the last.
@@ -127,14 +129,14 @@ fn tile<E: Float, O: Float, N: Size, W: Size>(
     let mut w_rows = Array::<u32>::new(comptime!(w_pieces as usize));
     #[unroll]
     for p in 0..x_pieces {
-        let at = place.first + piece(p, unit, plan.tile_m, plan).0;
-        let row = row_of(groups, select(at < place.end, at, place.end - 1), plan);
+        let at = to.first + row_and_part(p, unit, plan.tile_m, x_piece, plan).0;
+        let row = row_of(groups, select(at < to.end, at, to.end - 1), plan);
         let row = if comptime!(plan.experts > 0) { row / share } else { row };
         x_bases[p as usize] = row * comptime!(plan.cols / plan.vector);
     }
     #[unroll]
     for p in 0..w_pieces {
-        w_rows[p as usize] = base + weight_row(place, piece(p, unit, plan.tile_n, plan).0, plan);
+        w_rows[p as usize] = base + weight_row(to, row_and_part(p, unit, plan.tile_n, w_piece, plan).0, plan);
     }
     let first = if comptime!(plan.splits > 1) { CUBE_POS_Z * comptime!(plan.split_steps()) } else { 0u32.runtime() };
     let left = comptime!(plan.steps()) - first;
@@ -142,7 +144,39 @@ fn tile<E: Float, O: Float, N: Size, W: Size>(
 
     let mut sums = Sums::new(plan);
     let rows = Rows { x: x_bases, w: w_rows };
-    if comptime!(plan.double) {
+    if comptime!(plan.asynchronous) {
+        let ahead = comptime!(plan.stages - 1);
+        #[unroll]
+        for stage in 0..ahead {
+            if first + stage < last {
+                copy(x, floats, &rows, first + stage, unit, &mut x_tile, &mut w_tile, stage, plan);
+            }
+            copies_end_a_group();
+        }
+        if comptime!(!plan.same_type) {
+            fetch_w(floats, vectors, words, planes, exponent, &rows, first, unit, &mut w_held, plan);
+            keep(&w_held, &mut w_tile, 0u32, unit, plan.tile_n, plan);
+        }
+        for step in first..last {
+            // All groups but those of the steps after this one have arrived, in every unit.
+            wait_for_copies(comptime!(ahead - 1));
+            sync_cube();
+            // What was multiplied in the step before makes room.
+            let stage = (step - first) % buffers;
+            if step + ahead < last {
+                copy(x, floats, &rows, step + ahead, unit, &mut x_tile, &mut w_tile, (stage + ahead) % buffers, plan);
+            }
+            copies_end_a_group();
+            let next = select(step + 1 < last, step + 1, step);
+            if comptime!(!plan.same_type) {
+                fetch_w(floats, vectors, words, planes, exponent, &rows, next, unit, &mut w_held, plan);
+            }
+            sums.add(&x_tile, &w_tile, stage * x_size, stage * w_size, unit, plan);
+            if comptime!(!plan.same_type) {
+                keep(&w_held, &mut w_tile, (stage + 1) % buffers * w_size, unit, plan.tile_n, plan);
+            }
+        }
+    } else if comptime!(plan.stages > 1) {
         fetch(x, floats, vectors, words, planes, exponent, &rows, first, unit, &mut x_held, &mut w_held, plan);
         keep(&x_held, &mut x_tile, 0u32, unit, plan.tile_m, plan);
         keep(&w_held, &mut w_tile, 0u32, unit, plan.tile_n, plan);
@@ -170,11 +204,11 @@ fn tile<E: Float, O: Float, N: Size, W: Size>(
     }
 
     if comptime!(plan.multiplier == Multiplier::Fragments) {
-        write_fragments(groups, residual, out, place, &sums.fragments, plan);
+        write_fragments(groups, residual, out, to, &sums.fragments, plan);
     } else if comptime!(plan.multiplier == Multiplier::Registers) {
-        write_registers(groups, residual, out, place, &sums.registers, plan);
+        write_registers(groups, residual, out, to, &sums.registers, plan);
     } else {
-        write_own(groups, residual, out, place, unit, &sums.own, plan);
+        write_own(groups, residual, out, to, unit, &sums.own, plan);
     }
 }
 
@@ -203,15 +237,64 @@ fn fetch<E: Float, N: Size, W: Size>(
     #[comptime] plan: GemmPlan,
 ) {
     #[unroll]
-    for p in 0..comptime!(plan.pieces(plan.tile_m)) {
-        let k = step * plan.depth + piece(p, unit, plan.tile_m, plan).1 * PIECE;
+    for p in 0..comptime!(plan.pieces(plan.tile_m, plan.piece())) {
+        let k = step * plan.depth + row_and_part(p, unit, plan.tile_m, comptime!(plan.piece()), plan).1 * PIECE;
         fetch_floats(x, rows.x[p as usize], k, x_held, comptime!(p * plan.piece()), plan);
     }
+    fetch_w(floats, vectors, words, planes, exponent, rows, step, unit, w_held, plan);
+}
+
+/// Brings a unit's pieces of the weights.
+#[cube]
+#[allow(clippy::too_many_arguments)]
+fn fetch_w<E: Float, N: Size, W: Size>(
+    floats: &[Vector<E, N>],
+    vectors: &[Vector<u32, W>],
+    words: &[u32],
+    planes: &Planes,
+    exponent: u32,
+    rows: &Rows,
+    step: u32,
+    unit: u32,
+    held: &mut Array<Vector<E, N>>,
+    #[comptime] plan: GemmPlan,
+) {
     #[unroll]
-    for p in 0..comptime!(plan.pieces(plan.tile_n)) {
-        let k = step * plan.depth + piece(p, unit, plan.tile_n, plan).1 * PIECE;
+    for p in 0..comptime!(plan.pieces(plan.tile_n, plan.piece())) {
+        let k = step * plan.depth + row_and_part(p, unit, plan.tile_n, comptime!(plan.piece()), plan).1 * PIECE;
         let (row, at) = (rows.w[p as usize], comptime!(p * plan.piece()));
-        fetch_weights(floats, vectors, words, planes, exponent, row, k, w_held, at, plan);
+        fetch_weights(floats, vectors, words, planes, exponent, row, k, held, at, plan);
+    }
+}
+
+/// Sends a unit's vectors of x, and of weights of the same type, to the tiles of `stage`.
+#[cube]
+#[allow(clippy::too_many_arguments)]
+fn copy<E: Float, N: Size>(
+    x: &[Vector<E, N>],
+    floats: &[Vector<E, N>],
+    rows: &Rows,
+    step: u32,
+    unit: u32,
+    x_tile: &mut Shared<[Vector<E, N>]>,
+    w_tile: &mut Shared<[Vector<E, N>]>,
+    stage: u32,
+    #[comptime] plan: GemmPlan,
+) {
+    let begin = step * comptime!(plan.depth / plan.vector);
+    #[unroll]
+    for p in 0..comptime!(plan.pieces(plan.tile_m, 1)) {
+        let (row, part) = row_and_part(p, unit, plan.tile_m, 1u32, plan);
+        let to = (stage * plan.tile_m + row) * plan.row() + part;
+        copy_vector(x, rows.x[p as usize] + begin + part, x_tile, to, plan);
+    }
+    if comptime!(plan.same_type) {
+        #[unroll]
+        for p in 0..comptime!(plan.pieces(plan.tile_n, 1)) {
+            let (row, part) = row_and_part(p, unit, plan.tile_n, 1u32, plan);
+            let from = rows.w[p as usize] * comptime!(plan.cols / plan.vector) + begin + part;
+            copy_vector(floats, from, w_tile, (stage * plan.tile_n + row) * plan.row() + part, plan);
+        }
     }
 }
 
@@ -401,26 +484,28 @@ fn write<O: Float>(
     }
 }
 
-/// Adds the parts of a depth, `[splits, m, rows]`, and does what rides along.
+/// Adds the parts of a depth, `[splits, m, rows]`, and does what rides along. All lengths count vectors, of
+/// `vector` elements.
 #[cube(launch_unchecked)]
 #[allow(clippy::too_many_arguments)]
-pub(super) fn add_parts<O: Float>(
-    parts: &[f32],
-    residual: &[f32],
-    out: &mut [O],
+pub(super) fn add_parts<O: Float, N: Size>(
+    parts: &[Vector<f32, N>],
+    residual: &[Vector<f32, N>],
+    out: &mut [Vector<O, N>],
     m: u32,
     rows: u32,
     outputs: u32,
     stride: u32,
     offset: u32,
+    #[comptime] vector: u32,
     #[comptime] plan: GemmPlan,
     #[define(O)] _written: ElemType,
 ) {
     let index = (CUBE_POS_Y * CUBE_COUNT_X + CUBE_POS_X) * CUBE_DIM_X + UNIT_POS_X;
     if index < m * outputs {
         let (row, output) = (index / outputs, index % outputs);
-        let mut value = 0.0f32;
-        let mut second = 0.0f32;
+        let mut value = Vector::<f32, N>::new(0.0f32);
+        let mut second = Vector::<f32, N>::new(0.0f32);
         #[unroll]
         for part in 0..plan.splits {
             let at = (part * m + row) * rows + output;
@@ -430,12 +515,16 @@ pub(super) fn add_parts<O: Float>(
             }
         }
         if comptime!(plan.gated) {
-            value = activate(value, Gate::Silu) * second;
+            #[unroll]
+            for j in 0..vector {
+                let at = comptime!(j as usize);
+                value.insert(at, activate(value.extract(at), Gate::Silu) * second.extract(at));
+            }
         }
         let to = (row * stride + offset + output) as usize;
         if comptime!(plan.residual) {
             value += residual[to];
         }
-        out[to] = O::cast_from(value);
+        out[to] = Vector::cast_from(value);
     }
 }

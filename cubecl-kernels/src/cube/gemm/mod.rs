@@ -5,6 +5,7 @@
 //! Gate and residual ride along. Nothing is tuned at run time: [`plan`] chooses the tiles.
 #![allow(unsafe_code)]
 
+mod copies;
 mod fragments;
 mod kernel;
 mod plan;
@@ -16,8 +17,9 @@ use burn::backend::cubecl::dtype_to_elem_type;
 use burn::tensor::DType;
 use burn_cubecl::tensor::CubeTensor;
 use cubecl::prelude::*;
+pub(super) use plan::FRAGMENT;
 use plan::GemmPlan;
-pub(super) use plan::{FRAGMENT, multiplies_registers};
+pub(crate) use plan::multiplies_registers;
 pub(super) use registers::{NARROW, Pair};
 
 use super::runs::code_exponent;
@@ -65,20 +67,23 @@ pub(super) fn launch(
     let parts = empty(&x, [plan.splits as usize * m, rows], DType::F32);
     let none = words.clone();
     launch_tiles(x, words, spec, none, residual.clone(), &parts, [m, rows, rows, 0, 1], plan.grid(m, rows), plan);
+    let vector = if [rows, outputs, stride, to.offset].iter().all(|n| n.is_multiple_of(4)) { 4 } else { 1 };
     // SAFETY: units past the last output do nothing, and the buffers hold what the shapes say.
     unsafe {
         kernel::add_parts::launch_unchecked(
             &parts.client.clone(),
-            grid((m * outputs).div_ceil(256)),
+            grid((m * outputs / vector).div_ceil(256)),
             line(256),
+            vector,
             parts.into_buffer_arg(),
             residual.into_buffer_arg(),
             to.out.clone().into_buffer_arg(),
             m as u32,
-            rows as u32,
-            outputs as u32,
-            stride as u32,
-            to.offset as u32,
+            (rows / vector) as u32,
+            (outputs / vector) as u32,
+            (stride / vector) as u32,
+            (to.offset / vector) as u32,
+            vector as u32,
             plan,
             dtype_to_elem_type(to.out.dtype),
         );

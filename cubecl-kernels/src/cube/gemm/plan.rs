@@ -3,6 +3,7 @@
 use burn::backend::cubecl::dtype_to_elem_type;
 use burn::tensor::DType;
 use burn_cubecl::tensor::CubeTensor;
+use cubecl::ir::DeviceProperties;
 use cubecl::ir::features::MmaConfig;
 use cubecl::prelude::*;
 
@@ -18,6 +19,8 @@ pub(super) const PIECE: u32 = 16;
 pub(in crate::cube) const FRAGMENT: u32 = 16;
 /// Rows and columns of the outputs of a unit where there are no tensor cores.
 pub(super) const OWN: u32 = 4;
+/// Steps whose tiles are in shared memory at once where copies are asynchronous: of deep steps and of others.
+const STAGES: [u32; 2] = [3, 4];
 /// Most parts that the depth is split into, each summed by its own cubes.
 const MAX_SPLITS: u32 = 8;
 
@@ -56,8 +59,10 @@ pub(super) struct GemmPlan {
     pub(super) same_type: bool,
     /// The device has float16.
     pub(super) native_half: bool,
-    /// Tiles are filled while others are multiplied.
-    pub(super) double: bool,
+    /// Steps whose tiles are in shared memory at once.
+    pub(super) stages: u32,
+    /// Tiles are copied to shared memory past the registers, some steps ahead: CUDA alone.
+    pub(super) asynchronous: bool,
     /// Parts of the depth.
     pub(super) splits: u32,
     /// Rows `i` and `i + rows / 2` make `silu(a) b`.
@@ -78,15 +83,18 @@ impl GemmPlan {
         let (rows, cols, m) = (rows as u32, cols as u32, m as u32);
         let multiplier = multiplier(x, cols);
         let tensor_cores = multiplier != Multiplier::Units;
-        let packed_depth = if cols.is_multiple_of(64) { 64 } else { 32 };
+        let same_type = stored_as(format) == Some(x.dtype);
+        let deep = if cols.is_multiple_of(64) { 64 } else { 32 };
+        // Sixty-four elements fill the lines that memory moves; unpacking as many takes too many registers.
+        let depth = if multiplier == Multiplier::Registers && same_type { deep } else { 32 };
         // Tiles for as many rows of x as there are; few rows wait for memory, which deep steps keep busy.
         let (tile_m, tile_n, depth, planes_m, planes_n) = match (tensor_cores, m) {
             (false, _) => (64, 64, 32, 1, 256 / plane_size(x).min(256)),
-            (true, ..=16) => (16, 128, packed_depth, 1, 4),
-            (true, ..=32) => (32, 128, packed_depth, 1, 4),
-            (true, ..=64) => (64, 128, 32, 1, 4),
-            (true, _) if multiplier == Multiplier::Registers => (128, 128, 32, 2, 2),
-            (true, _) => (128, 128, 32, 2, 4),
+            (true, ..=16) => (16, 128, deep, 1, 4),
+            (true, ..=32) => (32, 128, deep, 1, 4),
+            (true, ..=64) => (64, 128, depth, 1, 4),
+            (true, _) if multiplier == Multiplier::Registers => (128, 128, depth, 2, 2),
+            (true, _) => (128, 128, depth, 2, 4),
         };
         let mut plan = Self {
             format,
@@ -99,17 +107,25 @@ impl GemmPlan {
             plane: plane_size(x),
             vector: if cols.is_multiple_of(PIECE) { 16 / x.dtype.size() as u32 } else { 1 },
             multiplier,
-            same_type: stored_as(format) == Some(x.dtype),
+            same_type,
             native_half: native_half(x),
-            double: tensor_cores,
+            stages: if tensor_cores { 2 } else { 1 },
+            asynchronous: false,
             splits: 1,
             gated: fusion.gated,
             residual: fusion.residual,
             experts: experts as u32,
         };
-        plan.double &= plan.shared_bytes(x.dtype.size()) <= hardware.max_shared_memory_size.min(48 << 10);
+        let fits = |plan: Self| plan.shared_bytes(x.dtype.size()) <= hardware.max_shared_memory_size;
+        let stages = if tile_m >= 128 && depth > 32 { STAGES[0] } else { STAGES[1] };
+        let ahead = Self { asynchronous: true, stages, ..plan };
+        if multiplier == Multiplier::Registers && cols.is_multiple_of(depth) && fits(ahead) {
+            plan = ahead;
+        } else if !fits(plan) {
+            plan.stages = 1;
+        }
         // Where tiles leave processors without work, several share a tile's depth.
-        if experts == 0 && tensor_cores {
+        if experts == 0 {
             let processors = hardware.num_streaming_multiprocessors.unwrap_or(16);
             let tiles = m.div_ceil(tile_m) * rows.div_ceil(tile_n);
             let wanted = (2 * processors / tiles).min(plan.steps() / 8).clamp(1, MAX_SPLITS);
@@ -126,7 +142,7 @@ impl GemmPlan {
             Multiplier::Fragments => self.planes() * FRAGMENT * FRAGMENT * 4,
             Multiplier::Units | Multiplier::Registers => 0,
         };
-        tiles as usize * element * if self.double { 2 } else { 1 } + patches as usize
+        tiles as usize * element * self.stages as usize + patches as usize
     }
 
     /// Planes of a cube.
@@ -145,14 +161,25 @@ impl GemmPlan {
         (self.depth + if self.vector == 1 { 8 } else { self.vector }) / self.vector
     }
 
-    /// Vectors of a piece.
+    /// Vectors that a unit brings at once on their way through its registers.
     pub(super) fn piece(self) -> u32 {
         PIECE / self.vector
     }
 
-    /// Pieces of a tile of `rows` rows that a unit brings.
-    pub(super) fn pieces(self, rows: u32) -> u32 {
-        (rows * self.depth / PIECE).div_ceil(self.units())
+    /// Vectors of x that a unit brings at once; copies that pass no registers take one, so that units
+    /// that follow each other read what follows each other.
+    pub(super) fn x_piece(self) -> u32 {
+        if self.asynchronous { 1 } else { self.piece() }
+    }
+
+    /// The same of the weights.
+    pub(super) fn w_piece(self) -> u32 {
+        if self.asynchronous && self.same_type { 1 } else { self.piece() }
+    }
+
+    /// Pieces of `piece` vectors of a tile of `rows` rows that a unit brings.
+    pub(super) fn pieces(self, rows: u32, piece: u32) -> u32 {
+        (rows * self.depth / (piece * self.vector)).div_ceil(self.units())
     }
 
     /// Steps of the whole depth.
@@ -211,13 +238,13 @@ fn stored_as(format: Format) -> Option<DType> {
 
 /// What multiplies matrices of the type of `x` into float32 ones.
 fn multiplier(x: &CubeTensor, cols: u32) -> Multiplier {
-    let config = mma_config(x, FRAGMENT);
-    let hardware = &x.client.properties().hardware;
-    if cols.is_multiple_of(PIECE) && multiplies_registers(x) {
+    let properties = x.client.properties();
+    let hardware = &properties.hardware;
+    if cols.is_multiple_of(PIECE) && multiplies_registers(properties, x.dtype) {
         Multiplier::Registers
     } else if x.dtype != DType::F32
         && hardware.plane_size_min == hardware.plane_size_max
-        && x.client.properties().features.matmul.cmma.contains(&config)
+        && properties.features.matmul.cmma.contains(&mma_config(x.dtype, FRAGMENT))
     {
         Multiplier::Fragments
     } else {
@@ -225,20 +252,18 @@ fn multiplier(x: &CubeTensor, cols: u32) -> Multiplier {
     }
 }
 
-/// Whether the device's tensor cores take matrices of the type of `x`, which has 16 bits, through their
-/// instructions.
-pub(in crate::cube) fn multiplies_registers(x: &CubeTensor) -> bool {
-    let properties = x.client.properties();
+/// Whether the device's tensor cores take matrices of `dtype` through their instructions.
+pub(crate) fn multiplies_registers(properties: &DeviceProperties, dtype: DType) -> bool {
     let (matmul, hardware) = (&properties.features.matmul, &properties.hardware);
     let planes = hardware.plane_size_min == 32 && hardware.plane_size_max == 32;
     planes
-        && x.dtype.size() == 2
-        && matmul.ldmatrix.contains(&dtype_to_elem_type(x.dtype))
-        && matmul.mma.contains(&mma_config(x, NARROW))
+        && dtype.size() == 2
+        && matmul.ldmatrix.contains(&dtype_to_elem_type(dtype))
+        && matmul.mma.contains(&mma_config(dtype, NARROW))
 }
 
-/// A product of matrices of the type of `x`, the second `n` wide.
-fn mma_config(x: &CubeTensor, n: u32) -> MmaConfig {
-    let element = dtype_to_elem_type(x.dtype);
+/// A product of matrices of `dtype`, the second `n` wide.
+fn mma_config(dtype: DType, n: u32) -> MmaConfig {
+    let element = dtype_to_elem_type(dtype);
     MmaConfig { a_type: element, b_type: element, cd_type: dtype_to_elem_type(DType::F32), m: FRAGMENT, n, k: FRAGMENT }
 }

@@ -6,16 +6,22 @@ use super::plan::{GemmPlan, PIECE};
 use crate::cube::runs::{code_float, code_offset, run_codes, run_of, run_scale, zero};
 use crate::cube::unpack::{Planes, groups_per_block, unpack1, unpack8};
 
-/// Row of the tile, of `rows` rows, and part of that row of piece `p` of a unit. Where there are fewer
-/// pieces than units, some units bring the last one too.
+/// Row of the tile, of `rows` rows, and part of that row of piece `p`, of `piece` vectors, of a unit. Where
+/// there are fewer pieces than units, some units bring the last one too.
 #[cube]
-pub(super) fn piece(p: u32, unit: u32, #[comptime] rows: u32, #[comptime] plan: GemmPlan) -> (u32, u32) {
+pub(super) fn row_and_part(
+    p: u32,
+    unit: u32,
+    #[comptime] rows: u32,
+    #[comptime] piece: u32,
+    #[comptime] plan: GemmPlan,
+) -> (u32, u32) {
     let mut index = p * comptime!(plan.units()) + unit;
-    let last = comptime!(rows * plan.depth / PIECE - 1);
+    let parts = comptime!(plan.depth / (piece * plan.vector));
+    let last = comptime!(rows * parts - 1);
     if comptime!(!(last + 1).is_multiple_of(plan.units())) {
         index = select(index < last, index, last);
     }
-    let parts = comptime!(plan.depth / PIECE);
     (index / parts, index % parts)
 }
 
@@ -30,8 +36,8 @@ pub(super) fn keep<E: Float, N: Size>(
     #[comptime] plan: GemmPlan,
 ) {
     #[unroll]
-    for p in 0..comptime!(plan.pieces(rows)) {
-        let (row, part) = piece(p, unit, rows, plan);
+    for p in 0..comptime!(plan.pieces(rows, plan.piece())) {
+        let (row, part) = row_and_part(p, unit, rows, comptime!(plan.piece()), plan);
         let at = to + row * comptime!(plan.row()) + part * comptime!(plan.piece());
         #[unroll]
         for j in 0..comptime!(plan.piece()) {
