@@ -287,8 +287,8 @@ fn delta_rule<N: Size>(
                     let vector = part + j * share;
                     if comptime!(plan.even()) || vector < length {
                         let at = (row * length + vector) as usize;
-                        keys[at] = keys[at] * Vector::new(k_scale);
-                        queries[at] = queries[at] * Vector::new(q_scale);
+                        keys[at] *= Vector::new(k_scale);
+                        queries[at] *= Vector::new(q_scale);
                     }
                 }
                 if part == 0 {
