@@ -61,7 +61,8 @@ impl MoeOps for CubeBackend {
     fn moe_group(ids: CubeTensor, experts: usize) -> CubeTensor {
         let ids = contiguous(ids);
         let [m, top_k] = dims(&ids);
-        let out = empty(&ids, [experts + 1 + m * top_k], DType::I32);
+        let tile = gemm::expert_tile(m * top_k, experts);
+        let out = empty(&ids, [experts + 1 + m * top_k + gemm::expert_tiles(m * top_k, experts)], DType::I32);
         group::launch(
             &out.client,
             CubeCount::Static(experts as u32, 1, 1),
@@ -70,6 +71,7 @@ impl MoeOps for CubeBackend {
             out.clone().into_buffer_arg(),
             (m * top_k) as u32,
             experts as u32,
+            tile as u32,
         );
         out
     }
@@ -84,7 +86,7 @@ impl MoeOps for CubeBackend {
         out: CubeTensor,
     ) -> CubeTensor {
         let MatrixSpec { format, rows, cols } = spec;
-        let MoeProduct { experts, tokens, share, offset, int8 } = product;
+        let MoeProduct { experts, share, offset, int8 } = product;
         let [count, stride] = dims(&out);
         let (x, choices) = (contiguous(x), contiguous(choices));
         if !grouped && vectors_divide(spec) {
@@ -100,7 +102,7 @@ impl MoeOps for CubeBackend {
             return out;
         }
         if grouped {
-            let grouped = gemm::Grouped { groups: choices, experts, share, tokens };
+            let grouped = gemm::Grouped { groups: choices, experts, share };
             gemm::launch_grouped(x, words, spec, gemm::Output { out: &out, offset }, grouped);
             return out;
         }
@@ -322,9 +324,12 @@ fn gate(
 }
 
 /// A counting sort, a cube an expert: each unit counts in its own stretch of the choices, so that
-/// the order is that of the rows.
+/// the order is that of the rows. Behind the choices stands whose each tile of `tile` choices is.
+///
+/// An expert whose choices start at `s` has the tiles from `s / tile + expert` on up to those of the next:
+/// never fewer than it fills and at most one more, and every expert knows its own without the others'.
 #[cube(launch)]
-fn group(ids: &[i32], out: &mut [i32], count: u32, #[comptime] experts: u32) {
+fn group(ids: &[i32], out: &mut [i32], count: u32, #[comptime] experts: u32, #[comptime] tile: u32) {
     let mut counts = Shared::<[u32]>::new_slice(comptime!(UNITS as usize));
     let mut lower_counts = Shared::<[u32]>::new_slice(comptime!(UNITS as usize));
     let unit = UNIT_POS_X;
@@ -350,11 +355,13 @@ fn group(ids: &[i32], out: &mut [i32], count: u32, #[comptime] experts: u32) {
     sync_cube();
     let mut start = 0u32;
     let mut place = 0u32;
+    let mut chosen = 0u32;
     for u in 0..UNITS {
         start += lower_counts[u as usize];
         if u < unit {
             place += counts[u as usize];
         }
+        chosen += counts[u as usize];
     }
     if unit == 0 {
         out[CUBE_POS_X as usize] = i32::cast_from(start);
@@ -370,6 +377,11 @@ fn group(ids: &[i32], out: &mut [i32], count: u32, #[comptime] experts: u32) {
             at += 1;
         }
         i += 1;
+    }
+    let mut t = start / tile + CUBE_POS_X + unit;
+    while t <= (start + chosen) / tile + CUBE_POS_X {
+        out[(experts + 1 + count + t) as usize] = expert;
+        t += UNITS;
     }
 }
 

@@ -53,7 +53,8 @@ pub struct MoeRoute {
     pub weights: Tensor<2>,
     experts: usize,
     /// Where each expert's choices start, then all choices (`row * top_k + rank`) ordered by expert:
-    /// `[experts + 1 + m top_k]`. Absent where experts are multiplied one by one.
+    /// `[experts + 1 + m top_k]`, or longer as the backend needs. Absent where experts are multiplied one
+    /// by one.
     groups: Option<Tensor<1, Int>>,
 }
 
@@ -111,8 +112,6 @@ pub(crate) struct MoeTerms {
 pub(crate) struct MoeProduct {
     /// Experts of the layer.
     pub(crate) experts: usize,
-    /// Rows of the layer's input: no expert has more choices.
-    pub(crate) tokens: usize,
     /// Choices that read one row of `x`: `top_k`, or 1 when each has its own.
     pub(crate) share: usize,
     /// First column of the output.
@@ -178,8 +177,7 @@ pub fn moe_linear(x: &Tensor<2>, weights: &[Weight], route: &MoeRoute, precision
     let x = if grouped && !is_cpu(&x.device()) { x.clone().cast(precision.of_many_rows()) } else { x.clone() };
     let mut offset = 0;
     for weight in weights {
-        let product =
-            MoeProduct { experts: route.experts, tokens: m, share, offset, int8: precision != Precision::F32 };
+        let product = MoeProduct { experts: route.experts, share, offset, int8: precision != Precision::F32 };
         out = Tensor::from_dispatch(Dispatch::moe_linear_into(
             x.clone().into_dispatch(),
             weight.words().clone().into_dispatch(),
@@ -270,11 +268,11 @@ impl MoeOps for Flex {
         experts: usize,
         _int8: bool,
     ) -> FlexTensor {
-        let ([choices, _], [tokens, _]) = (tensor::dims(&h), tensor::dims(&ids));
+        let [choices, _] = tensor::dims(&h);
         let rows = spec.rows / experts;
         let groups = Self::moe_group(ids, experts);
         let out = tensor::from_f32s(vec![0.0; choices * rows], [choices, rows]);
-        let product = MoeProduct { experts, tokens, share: 1, offset: 0, int8: false };
+        let product = MoeProduct { experts, share: 1, offset: 0, int8: false };
         let y = Self::moe_linear_into(h, words, spec, groups, true, product, out);
         Self::moe_combine(y, weights)
     }

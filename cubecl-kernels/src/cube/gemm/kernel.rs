@@ -84,9 +84,13 @@ pub(super) fn gemm<E: Float, O: Float, N: Size, W: Size>(
     };
     let mut base = 0u32;
     if comptime!(plan.experts > 0) {
-        place.first += u32::cast_from(groups[CUBE_POS_Z as usize]);
-        place.end = u32::cast_from(groups[(CUBE_POS_Z + 1) as usize]);
-        base = CUBE_POS_Z * outputs;
+        // Tiles of an expert follow each other, the last of them may be empty.
+        let expert = u32::cast_from(groups[(comptime!(plan.experts + 1) + m + CUBE_POS_X) as usize]);
+        let start = u32::cast_from(groups[expert as usize]);
+        let tile = CUBE_POS_X - (start / plan.expert_tile + expert);
+        place.first = start + tile * plan.expert_tile;
+        place.end = min(u32::cast_from(groups[(expert + 1) as usize]), place.first + plan.expert_tile);
+        base = expert * outputs;
     }
     if comptime!(plan.splits > 1) {
         place.offset = CUBE_POS_Z * m * stride;

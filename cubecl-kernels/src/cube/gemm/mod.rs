@@ -20,6 +20,7 @@ use cubecl::prelude::*;
 pub(super) use plan::FRAGMENT;
 use plan::GemmPlan;
 pub(crate) use plan::multiplies_registers;
+pub(super) use plan::{expert_tile, expert_tiles};
 pub(super) use registers::{NARROW, Pair};
 
 use super::runs::code_exponent;
@@ -90,22 +91,21 @@ pub(super) fn launch(
     }
 }
 
-/// The experts of a product: the list of choices by expert, how many choices read a row of x, and the
-/// rows of the layer's input, which no expert has more choices than.
+/// The experts of a product: the lists of choices and of tiles by expert, and how many choices read a row
+/// of x.
 pub(super) struct Grouped {
     pub(super) groups: CubeTensor,
     pub(super) experts: usize,
     pub(super) share: usize,
-    pub(super) tokens: usize,
 }
 
 /// `out[c, offset ..] = W[expert of c] x[c / share]` for every choice c.
 pub(super) fn launch_grouped(x: CubeTensor, words: CubeTensor, spec: MatrixSpec, to: Output<'_>, grouped: Grouped) {
-    let Grouped { groups, experts, share, tokens } = grouped;
+    let Grouped { groups, experts, share } = grouped;
     let [choices, stride] = dims(to.out);
     let rows = spec.rows / experts;
-    let plan =
-        GemmPlan::new(&x, MatrixSpec { rows, ..spec }, choices.div_ceil(experts), FusionSpec::default(), experts);
+    let tile = expert_tile(choices, experts);
+    let plan = GemmPlan::new(&x, MatrixSpec { rows, ..spec }, tile, FusionSpec::default(), experts);
     let residual = words.clone();
     launch_tiles(
         x,
@@ -115,7 +115,7 @@ pub(super) fn launch_grouped(x: CubeTensor, words: CubeTensor, spec: MatrixSpec,
         residual,
         to.out,
         [choices, rows, stride, to.offset, share],
-        plan.grid(tokens, rows),
+        plan.grid(choices, rows),
         plan,
     );
 }
@@ -136,7 +136,7 @@ fn launch_tiles(
     let dtype = dtype_to_elem_type(x.dtype);
     // SAFETY: rows of x and of the weights past the last are read as the last, columns past the last are
     // not read, and outputs past the last not written; the buffers hold what the shapes say: x `[m, cols]`
-    // (or a row for `share` choices), the planes of `spec`, `[experts + 1 + m]`, `[m, stride]` twice.
+    // (or a row for `share` choices), the planes of `spec`, `[experts + 1 + m + tiles]`, `[m, stride]` twice.
     unsafe {
         kernel::gemm::launch_unchecked(
             &out.client,

@@ -71,11 +71,28 @@ pub(super) struct GemmPlan {
     pub(super) residual: bool,
     /// Experts of which each row of x has chosen some; none for one matrix.
     pub(super) experts: u32,
+    /// Choices of an expert in a tile.
+    pub(super) expert_tile: u32,
+}
+
+/// Choices in a tile of the product of `choices` with `experts`: some more than fall to an expert on
+/// average, so that most experts' weights are unpacked once.
+pub(in crate::cube) fn expert_tile(choices: usize, experts: usize) -> usize {
+    match choices * 4 / 3 {
+        most if most <= 16 * experts => 16,
+        most if most <= 32 * experts => 32,
+        _ => 64,
+    }
+}
+
+/// Tiles of all experts, some of them empty.
+pub(in crate::cube) fn expert_tiles(choices: usize, experts: usize) -> usize {
+    choices / expert_tile(choices, experts) + experts
 }
 
 impl GemmPlan {
     /// The plan of a product of `m` rows `x`, of the type in which tiles are multiplied; for experts
-    /// `spec` is one expert's and `m` the choices that fall to one if all fall evenly.
+    /// `spec` is one expert's and `m` what [`expert_tile`] says.
     pub(super) fn new(x: &CubeTensor, spec: MatrixSpec, m: usize, fusion: FusionSpec, experts: usize) -> Self {
         let MatrixSpec { format, rows, cols } = spec;
         let properties = x.client.properties();
@@ -115,6 +132,7 @@ impl GemmPlan {
             gated: fusion.gated,
             residual: fusion.residual,
             experts: experts as u32,
+            expert_tile: m,
         };
         let fits = |plan: Self| plan.shared_bytes(x.dtype.size()) <= hardware.max_shared_memory_size;
         let stages = if tile_m >= 128 && depth > 32 { STAGES[0] } else { STAGES[1] };
@@ -217,12 +235,15 @@ impl GemmPlan {
         if self.pairs() { self.tile_n / 2 } else { self.tile_n }
     }
 
-    /// The cubes for `m` rows (for experts: at most so many choices of one) and `outputs` of each.
+    /// The cubes for `m` rows (for experts: choices) and `outputs` of each.
     pub(super) fn grid(self, m: usize, outputs: usize) -> CubeCount {
-        let layers = if self.experts > 0 { self.experts } else { self.splits };
-        let tiles = (m.div_ceil(self.tile_m as usize), outputs.div_ceil(self.tile_outputs() as usize));
+        let rows = match self.experts as usize {
+            0 => m.div_ceil(self.tile_m as usize),
+            experts => expert_tiles(m, experts),
+        };
+        let tiles = (rows, outputs.div_ceil(self.tile_outputs() as usize));
         debug_assert!(tiles.0 < GRID_AXIS && tiles.1 < GRID_AXIS, "{tiles:?} tiles");
-        CubeCount::Static(tiles.0 as u32, tiles.1 as u32, layers)
+        CubeCount::Static(tiles.0 as u32, tiles.1 as u32, self.splits)
     }
 }
 
