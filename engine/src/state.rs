@@ -82,6 +82,8 @@ pub struct KvCache {
     v: Tensor<4>,
     /// Stands in while a cache is moved through an operation, so that its handle stays unique.
     placeholder: Tensor<4>,
+    /// What [`ops::rope_attention`] counts in, once the number of query heads is known.
+    arrivals: Option<Tensor<1, Int>>,
 }
 
 impl KvCache {
@@ -112,7 +114,7 @@ impl KvCache {
         }
         let zeros = |shape: [usize; 4]| zeros(shape, device, cache.dtype());
         let shape = [slots, kv_heads, *context, width];
-        Ok(Self { k: zeros(shape), v: zeros(shape), placeholder: zeros([1, 1, 1, 1]) })
+        Ok(Self { k: zeros(shape), v: zeros(shape), placeholder: zeros([1, 1, 1, 1]), arrivals: None })
     }
 
     fn bytes(&self) -> usize {
@@ -133,9 +135,13 @@ impl KvCache {
         rope: RopeSpec,
         attention: AttentionSpec,
     ) -> Tensor<2> {
+        let [all_slots, ..] = self.k.dims();
+        let counters = || ops::int_zeros([all_slots * attention.heads], &qkv.device());
+        let arrivals = self.arrivals.get_or_insert_with(counters).clone();
         let k = std::mem::replace(&mut self.k, self.placeholder.clone());
         let v = std::mem::replace(&mut self.v, self.placeholder.clone());
-        let (out, k, v) = ops::rope_attention(qkv, q_norm, k_norm, table, positions, slots, k, v, rope, attention);
+        let (out, k, v) =
+            ops::rope_attention(qkv, q_norm, k_norm, table, positions, slots, k, v, arrivals, rope, attention);
         self.k = k;
         self.v = v;
         out

@@ -92,6 +92,7 @@ impl Layer {
             ints(&slots, device),
             k,
             v,
+            ints(&vec![0; rows.len() * self.rope.heads], device),
             self.rope,
             AttentionSpec { consecutive, ..self.attention },
         );

@@ -20,6 +20,7 @@ pub(crate) trait DecodeAttentionOps: Backend {
         slots: IntTensor<Self>,
         k_cache: FloatTensor<Self>,
         v_cache: FloatTensor<Self>,
+        arrivals: IntTensor<Self>,
         rope: RopeSpec,
         attention: AttentionSpec,
     ) -> (FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>);
@@ -30,8 +31,9 @@ pub(crate) trait DecodeAttentionOps: Backend {
 /// # Shapes
 /// As of these two: qkv `[m, (heads + 2 kv_heads) head_dim]` or wider, norms `[head_dim]`, table
 /// `[capacity, rotated]`, positions and slots `[m]` int32, caches
-/// `[slots, kv_heads, capacity, head_dim]`. Returns `[m, heads head_dim]` and the caches, written in
-/// place.
+/// `[slots, kv_heads, capacity, head_dim]`. `arrivals` holds zeros, one for each row and query head or more,
+/// and holds them again afterwards: what shares a row's keys counts itself there. Returns
+/// `[m, heads head_dim]` and the caches, written in place.
 #[allow(clippy::too_many_arguments)]
 pub fn rope_attention(
     qkv: Tensor<2>,
@@ -42,6 +44,7 @@ pub fn rope_attention(
     slots: Tensor<1, Int>,
     k_cache: Tensor<4>,
     v_cache: Tensor<4>,
+    arrivals: Tensor<1, Int>,
     rope: RopeSpec,
     spec: AttentionSpec,
 ) -> (Tensor<2>, Tensor<4>, Tensor<4>) {
@@ -58,6 +61,7 @@ pub fn rope_attention(
             slots.into_dispatch(),
             k_cache.into_dispatch(),
             v_cache.into_dispatch(),
+            arrivals.into_dispatch(),
             rope,
             spec,
         );

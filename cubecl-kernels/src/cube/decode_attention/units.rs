@@ -1,23 +1,18 @@
-//! Attention of a decode step in one launch: head norms, rotary embedding, cache write, softmax.
+//! Scores and values by fused multiply-adds, on any device and over any cache.
 //!
 //! A few lanes share a key, each holding a slice of the head; every such group walks its own keys
-//! with a running softmax, and the groups are merged at the end. The keys of a row are split over
-//! cubes as well, whose partial softmaxes a second kernel merges.
-#![allow(unsafe_code)]
+//! with a running softmax, and the groups are merged at the end.
 
-use burn::backend::cubecl::dtype_to_elem_type;
-use burn::tensor::DType;
-use burn_cubecl::CubeBackend;
 use burn_cubecl::tensor::CubeTensor;
 use cubecl::prelude::*;
 
-use super::head::{HeadPlan, element, lanes_sum, prepare};
-use super::{contiguous, dims, empty, kv_words, line, plane_size};
+use super::merge::{Found, Split, finish, first_key, used_splits};
+use super::{MASKED, folds, processors};
+use crate::cube::head::{HeadPlan, element, lanes_sum, prepare};
+use crate::cube::{dims, kv_words, plane_size};
 use crate::ops::kv_cache::is_q8;
-use crate::ops::{AttentionSpec, DecodeAttentionOps, RopeSpec};
+use crate::ops::{AttentionSpec, RopeSpec};
 
-/// Score of a key that a row may not see.
-const MASKED: f32 = -1.0e30;
 /// Most cubes that share a row's keys.
 const MAX_SPLITS: usize = 32;
 /// Fewest keys of a cube that are worth a cube of their own.
@@ -32,47 +27,50 @@ const BLOCK_FLOATS: u32 = 32;
 
 /// How a layer's decode attention is laid out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-struct Plan {
-    heads: u32,
+pub(super) struct Plan {
     kv_heads: u32,
     head: HeadPlan,
-    /// Query heads of a cube, all of one key-value head.
-    group: u32,
-    planes: u32,
-    plane: u32,
-    window: u32,
-    splits: u32,
+    pub(super) split: Split,
     /// The cache holds eight bits an element.
     q8: bool,
 }
 
 impl Plan {
-    fn new(
+    /// For `rows` rows whose heads are turned by a table `rotary` wide.
+    pub(super) fn new(
         attention: &AttentionSpec,
         rope: &RopeSpec,
         rotary: usize,
         cache: &CubeTensor,
-        plane: u32,
-        splits: usize,
+        rows: usize,
     ) -> Self {
         let AttentionSpec { heads, kv_heads, head_dim, window, .. } = *attention;
-        let [_, _, _, cache_width] = dims(cache);
+        let [_, _, capacity, cache_width] = dims(cache);
+        let plane = plane_size(cache);
         let head = HeadPlan::new(head_dim, rotary, rope, cache, plane);
         let queries = heads / kv_heads;
         let fits = |group: &usize| queries % group == 0 && group * head.slice() as usize <= MAX_SLICE;
         let group = (1..=queries).rev().find(fits).unwrap_or(1);
-        let planes = (SHARED_FLOATS / (group * (head_dim + 2))).clamp(1, 256 / plane as usize).min(8);
-        Self {
+        let planes = (SHARED_FLOATS / (group * (head_dim + 2))).clamp(1, 256 / plane as usize).min(8) as u32;
+        let reach = window.unwrap_or(capacity).min(capacity);
+        let splits = (2 * processors(cache) / (kv_heads * rows)).clamp(1, MAX_SPLITS).min(reach.div_ceil(MIN_KEYS));
+        let split = Split {
             heads: heads as u32,
-            kv_heads: kv_heads as u32,
-            head,
             group: group as u32,
-            planes: planes as u32,
-            plane,
+            d: head_dim as u32,
             window: window.unwrap_or(0) as u32,
+            planes,
+            plane,
+            keys: planes * plane / head.lanes,
             splits: splits as u32,
-            q8: is_q8(cache_width, head_dim),
-        }
+            folds: folds(cache),
+        };
+        Self { kv_heads: kv_heads as u32, head, split, q8: is_q8(cache_width, head_dim) }
+    }
+
+    /// Elements of a vector of the cache.
+    pub(super) fn width(self) -> usize {
+        self.head.width as usize
     }
 
     /// Elements of a head that a unit holds.
@@ -87,105 +85,12 @@ impl Plan {
 
     /// Cubes that share a key-value head.
     fn cubes_per_kv_head(self) -> u32 {
-        self.heads / self.kv_heads / self.group
-    }
-
-    /// Groups of lanes in a cube: keys of a step.
-    fn keys(self) -> u32 {
-        self.planes * self.plane / self.head.lanes
+        self.split.heads / self.kv_heads / self.split.group
     }
 
     /// Doublings from `lanes` to a plane.
     fn merges(self) -> u32 {
-        (self.plane / self.head.lanes).ilog2()
-    }
-}
-
-impl DecodeAttentionOps for CubeBackend {
-    fn decode_attention(
-        qkv: CubeTensor,
-        q_norm: CubeTensor,
-        k_norm: CubeTensor,
-        table: CubeTensor,
-        positions: CubeTensor,
-        slots: CubeTensor,
-        k_cache: CubeTensor,
-        v_cache: CubeTensor,
-        rope: RopeSpec,
-        attention: AttentionSpec,
-    ) -> (CubeTensor, CubeTensor, CubeTensor) {
-        let qkv = contiguous(qkv);
-        let [rows, width] = dims(&qkv);
-        let [_, rotary] = dims(&table);
-        let [_, _, capacity, _] = dims(&k_cache);
-        let AttentionSpec { heads, kv_heads, head_dim, scale, window, .. } = attention;
-        let reach = window.unwrap_or(capacity).min(capacity);
-        let processors = qkv.client.properties().hardware.num_streaming_multiprocessors.unwrap_or(16) as usize;
-        let splits = (2 * processors / (kv_heads * rows)).clamp(1, MAX_SPLITS).min(reach.div_ceil(MIN_KEYS));
-        let plan = Plan::new(&attention, &rope, rotary, &k_cache, plane_size(&qkv), splits);
-        let out = empty(&qkv, [rows, heads * head_dim], DType::F32);
-        let (partial, stats) = if splits > 1 {
-            (
-                empty(&qkv, [rows * heads * splits, head_dim], DType::F32),
-                empty(&qkv, [rows * heads * splits, 2], DType::F32),
-            )
-        } else {
-            (out.clone(), out.clone())
-        };
-        let cubes = plan.kv_heads * plan.cubes_per_kv_head();
-        // SAFETY: the buffers hold what the shapes say, positions lie below the capacity and slots
-        // below the slot count, which the engine checks when it admits a request; keys are masked or
-        // clamped to the used part of the cache.
-        unsafe {
-            attend::launch_unchecked(
-                &out.client,
-                CubeCount::Static(cubes, rows as u32, splits as u32),
-                CubeDim::new_2d(plan.plane, plan.planes),
-                4,
-                plan.head.width as usize,
-                qkv.into_buffer_arg(),
-                q_norm.into_buffer_arg(),
-                k_norm.into_buffer_arg(),
-                table.into_buffer_arg(),
-                positions.clone().into_buffer_arg(),
-                slots.into_buffer_arg(),
-                k_cache.clone().into_buffer_arg(),
-                v_cache.clone().into_buffer_arg(),
-                k_cache.clone().into_buffer_arg(),
-                v_cache.clone().into_buffer_arg(),
-                partial.clone().into_buffer_arg(),
-                stats.clone().into_buffer_arg(),
-                width as u32,
-                capacity as u32,
-                scale,
-                rope.qk_norm_eps_bits.map_or(0.0, f32::from_bits),
-                plan,
-                dtype_to_elem_type(k_cache.dtype),
-            );
-            if splits > 1 {
-                merge::launch_unchecked(
-                    &out.client,
-                    CubeCount::Static(heads as u32, rows as u32, 1),
-                    line(64),
-                    partial.into_buffer_arg(),
-                    stats.into_buffer_arg(),
-                    positions.into_buffer_arg(),
-                    out.clone().into_buffer_arg(),
-                    plan,
-                );
-            }
-        }
-        (out, k_cache, v_cache)
-    }
-}
-
-/// First key that position `position` sees.
-#[cube]
-fn first_key(position: u32, #[comptime] plan: Plan) -> u32 {
-    if comptime!(plan.window > 0) {
-        select(position + 1 > plan.window, position + 1 - plan.window, 0u32)
-    } else {
-        0u32.runtime()
+        (self.split.plane / self.head.lanes).ilog2()
     }
 }
 
@@ -299,16 +204,16 @@ struct Running {
 #[cube]
 impl Running {
     fn new(#[comptime] plan: Plan) -> Running {
-        let mut maxima = Array::<f32>::new(comptime!(plan.group as usize));
-        let mut sums = Array::<f32>::new(comptime!(plan.group as usize));
-        let mut values = Array::<f32>::new(comptime!((plan.group * plan.slice()) as usize));
+        let mut maxima = Array::<f32>::new(comptime!(plan.split.group as usize));
+        let mut sums = Array::<f32>::new(comptime!(plan.split.group as usize));
+        let mut values = Array::<f32>::new(comptime!((plan.split.group * plan.slice()) as usize));
         #[unroll]
-        for h in 0..plan.group {
+        for h in 0..plan.split.group {
             maxima[h as usize] = MASKED;
             sums[h as usize] = 0.0f32;
         }
         #[unroll]
-        for i in 0..comptime!(plan.group * plan.slice()) {
+        for i in 0..comptime!(plan.split.group * plan.slice()) {
             values[i as usize] = 0.0f32;
         }
         Running { maxima, sums, values }
@@ -328,7 +233,7 @@ impl Running {
     ) {
         let slice = comptime!(plan.slice());
         #[unroll]
-        for h in 0..plan.group {
+        for h in 0..plan.split.group {
             let at = comptime!(h as usize);
             let mut scores = Array::<f32>::new(comptime!(count as usize));
             let mut largest = self.maxima[at];
@@ -369,7 +274,7 @@ impl Running {
 
 #[cube(launch_unchecked)]
 #[allow(clippy::too_many_arguments)]
-fn attend<F: Float, N: Size, W: Size>(
+pub(super) fn attend<F: Float, N: Size, W: Size>(
     qkv: &[Vector<f32, N>],
     q_norm: &[Vector<f32, N>],
     k_norm: &[Vector<f32, N>],
@@ -380,8 +285,10 @@ fn attend<F: Float, N: Size, W: Size>(
     v_cache: &mut [Vector<F, W>],
     k_words: &mut [u32],
     v_words: &mut [u32],
-    out: &mut [f32],
+    partial: &mut [Vector<f32, N>],
     stats: &mut [f32],
+    arrivals: &mut [Atomic<i32>],
+    out: &mut [Vector<f32, N>],
     width: u32,
     capacity: u32,
     scale: f32,
@@ -391,21 +298,21 @@ fn attend<F: Float, N: Size, W: Size>(
 ) {
     let d = comptime!(plan.head.d);
     let slice = comptime!(plan.slice());
-    let group = comptime!(plan.group);
+    let group = comptime!(plan.split.group);
     let kv_head = CUBE_POS_X / comptime!(plan.cubes_per_kv_head());
     let head0 = CUBE_POS_X * group;
     let row = CUBE_POS_Y;
     let position = u32::cast_from(positions[row as usize]);
     let slot = u32::cast_from(slots[row as usize]);
     // Steps of the cubes alternate, so that where the first key lies does not wait for the position.
-    let begin = first_key(position, plan) + CUBE_POS_Z * comptime!(plan.keys());
-    let stride = comptime!(plan.keys() * plan.splits);
+    let begin = first_key(position, plan.split.window) + CUBE_POS_Z * comptime!(plan.split.keys);
+    let stride = comptime!(plan.split.keys * plan.split.splits);
     if begin <= position {
         let lane = UNIT_POS_X % plan.head.lanes;
-        let sub = UNIT_POS_Y * comptime!(plan.plane / plan.head.lanes) + UNIT_POS_X / plan.head.lanes;
+        let sub = UNIT_POS_Y * comptime!(plan.split.plane / plan.head.lanes) + UNIT_POS_X / plan.head.lanes;
         let qkv_row = row * width;
 
-        let mut q = Array::<f32>::new(comptime!((plan.group * plan.slice()) as usize));
+        let mut q = Array::<f32>::new(comptime!((plan.split.group * plan.slice()) as usize));
         #[unroll]
         for h in 0..group {
             let base = qkv_row + (head0 + h) * d;
@@ -413,7 +320,7 @@ fn attend<F: Float, N: Size, W: Size>(
         }
         let mut new_k = Array::<f32>::new(comptime!(plan.slice() as usize));
         let mut new_v = Array::<f32>::new(comptime!(plan.slice() as usize));
-        let k_base = qkv_row + comptime!(plan.heads * plan.head.d) + kv_head * d;
+        let k_base = qkv_row + comptime!(plan.split.heads * plan.head.d) + kv_head * d;
         prepare(qkv, k_norm, table, k_base, position, eps, &mut new_k, 0u32, comptime!(plan.head));
         let v_base = k_base + comptime!(plan.kv_heads * plan.head.d);
         #[unroll]
@@ -428,8 +335,8 @@ fn attend<F: Float, N: Size, W: Size>(
         let cache = (slot * plan.kv_heads + kv_head) * capacity;
         let region = kv_words::region(slot * plan.kv_heads + kv_head, capacity, d);
         let vectors = comptime!(plan.slice() / plan.head.width);
-        let owner = (position - begin) % stride < comptime!(plan.keys());
-        let writes = owner && sub == 0 && head0 == kv_head * comptime!(plan.heads / plan.kv_heads);
+        let owner = (position - begin) % stride < comptime!(plan.split.keys);
+        let writes = owner && sub == 0 && head0 == kv_head * comptime!(plan.split.heads / plan.kv_heads);
         if comptime!(plan.q8) {
             write_q8(k_words, &new_k, region, capacity, position, writes, plan);
             write_q8(v_words, &new_v, region, capacity, position, writes, plan);
@@ -513,88 +420,26 @@ fn attend<F: Float, N: Size, W: Size>(
                 }
             }
         }
-        let mut all_values = Shared::<[f32]>::new_slice(comptime!((plan.planes * plan.group * plan.head.d) as usize));
-        let mut all_stats = Shared::<[f32]>::new_slice(comptime!((plan.planes * plan.group * 2) as usize));
+        let mut found = Found::<N>::new(plan.split);
         if UNIT_POS_X < plan.head.lanes {
             #[unroll]
             for h in 0..group {
                 let at = UNIT_POS_Y * group + h;
                 #[unroll]
                 for i in 0..comptime!(plan.slice() / 4) {
-                    let e = at * d + element(lane, i, comptime!(plan.head));
+                    let mut four = Vector::<f32, N>::empty();
                     #[unroll]
                     for j in 0..4u32 {
-                        all_values[(e + j) as usize] = values[comptime!((h * plan.slice() + i * 4 + j) as usize)];
+                        four.insert(comptime!(j as usize), values[comptime!((h * plan.slice() + i * 4 + j) as usize)]);
                     }
+                    found.values[((at * d + element(lane, i, comptime!(plan.head))) / 4) as usize] = four;
                 }
                 if lane == 0 {
-                    all_stats[(at * 2) as usize] = maxima[h as usize];
-                    all_stats[(at * 2 + 1) as usize] = sums[h as usize];
+                    found.stats[(at * 2) as usize] = maxima[h as usize];
+                    found.stats[(at * 2 + 1) as usize] = sums[h as usize];
                 }
             }
         }
-        sync_cube();
-        let mut i = UNIT_POS_Y * plan.plane + UNIT_POS_X;
-        while i < comptime!(plan.group * plan.head.d) {
-            let h = i / d;
-            let mut largest = MASKED.runtime();
-            #[unroll]
-            for p in 0..plan.planes {
-                largest = max(largest, all_stats[((p * group + h) * 2) as usize]);
-            }
-            let mut sum = 0.0f32;
-            let mut value = 0.0f32;
-            #[unroll]
-            for p in 0..plan.planes {
-                let at = p * group + h;
-                let factor = f32::exp(all_stats[(at * 2) as usize] - largest);
-                sum += all_stats[(at * 2 + 1) as usize] * factor;
-                value += all_values[(at * d + i % d) as usize] * factor;
-            }
-            let head = row * plan.heads + head0 + h;
-            if comptime!(plan.splits == 1) {
-                out[(head * d + i % d) as usize] = value / sum;
-            } else {
-                let at = head * plan.splits + CUBE_POS_Z;
-                out[(at * d + i % d) as usize] = value;
-                if i % d == 0 {
-                    stats[(at * 2) as usize] = largest;
-                    stats[(at * 2 + 1) as usize] = sum;
-                }
-            }
-            i += comptime!(plan.planes * plan.plane);
-        }
-    }
-}
-
-/// Merges the partial softmaxes of one row and head.
-#[cube(launch_unchecked)]
-fn merge(partial: &[f32], stats: &[f32], positions: &[i32], out: &mut [f32], #[comptime] plan: Plan) {
-    let row = CUBE_POS_Y;
-    let head = row * plan.heads + CUBE_POS_X;
-    let position = u32::cast_from(positions[row as usize]);
-    // Splits past these found no keys and wrote nothing.
-    let used = (position + 1 - first_key(position, plan)).div_ceil(comptime!(plan.keys()));
-    let mut largest = MASKED.runtime();
-    #[unroll]
-    for s in 0..plan.splits {
-        let at = (head * plan.splits + s) * 2;
-        largest = max(largest, select(s < used, stats[at as usize], MASKED));
-    }
-    let mut i = UNIT_POS_X;
-    while i < plan.head.d {
-        let mut sum = 0.0f32;
-        let mut value = 0.0f32;
-        #[unroll]
-        for s in 0..plan.splits {
-            if s < used {
-                let at = head * plan.splits + s;
-                let weight = f32::exp(stats[(at * 2) as usize] - largest);
-                sum += stats[(at * 2 + 1) as usize] * weight;
-                value += partial[(at * plan.head.d + i) as usize] * weight;
-            }
-        }
-        out[(head * plan.head.d + i) as usize] = value / sum;
-        i += CUBE_DIM_X;
+        finish(&mut found, head0, used_splits(position, plan.split), partial, stats, arrivals, out, plan.split);
     }
 }
