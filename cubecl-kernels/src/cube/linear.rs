@@ -102,6 +102,63 @@ impl FusedLinearOps for CubeBackend {
         }
         out
     }
+
+    fn linear_pair_into(
+        x: CubeTensor,
+        words: CubeTensor,
+        spec: MatrixSpec,
+        second_words: CubeTensor,
+        second_spec: MatrixSpec,
+        norm_weight: CubeTensor,
+        out: CubeTensor,
+        offset: usize,
+        fusion: FusionSpec,
+    ) -> CubeTensor {
+        let (x, norm_weight) = (contiguous(x), contiguous(norm_weight));
+        let [m, stride] = dims(&out);
+        let plan = matvec_plan(&x, spec, m, fusion, Choice::All);
+        let second = matvec_plan(&x, second_spec, m, fusion, Choice::All);
+        if plan.planes != second.planes {
+            let nothing = x.clone();
+            launch_matvec(x.clone(), words, spec, &out, offset, norm_weight.clone(), nothing.clone(), fusion);
+            launch_matvec(x, second_words, second_spec, &out, offset + spec.rows, norm_weight, nothing, fusion);
+            return out;
+        }
+        let cubes = spec.rows.div_ceil(plan.cube_outputs() as usize);
+        let all_cubes = cubes + second_spec.rows.div_ceil(second.cube_outputs() as usize);
+        let planes_of = |spec: MatrixSpec| planes(spec.format, blocks(spec.format, spec.rows * spec.cols));
+        // SAFETY: as in [`launch_matvec`], for each of the weights.
+        unsafe {
+            matvec::matvec_pair::launch_unchecked(
+                &out.client,
+                grid(all_cubes),
+                CubeDim::new_2d(plan.plane, plan.planes),
+                4,
+                x.clone().into_buffer_arg(),
+                words.clone().into_buffer_arg(),
+                words.clone().into_buffer_arg(),
+                second_words.clone().into_buffer_arg(),
+                second_words.into_buffer_arg(),
+                norm_weight.into_buffer_arg(),
+                x.into_buffer_arg(),
+                out.clone().into_buffer_arg(),
+                words.into_buffer_arg(),
+                planes_of(spec),
+                planes_of(second_spec),
+                code_exponent(spec.format),
+                code_exponent(second_spec.format),
+                fusion.norm_eps.unwrap_or(0.0),
+                spec.rows as u32,
+                second_spec.rows as u32,
+                stride as u32,
+                offset as u32,
+                cubes as u32,
+                plan,
+                second,
+            );
+        }
+        out
+    }
 }
 
 fn float_dtype(format: Format) -> DType {

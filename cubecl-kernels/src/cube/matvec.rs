@@ -192,11 +192,125 @@ pub(super) fn matvec<N: Size>(
     share: u32,
     #[comptime] plan: MatvecPlan,
 ) {
+    let cube = CUBE_POS_Y * CUBE_COUNT_X + CUBE_POS_X;
+    product(
+        x,
+        vectors,
+        words,
+        norm_weight,
+        residual,
+        out,
+        ids,
+        weights,
+        &planes,
+        exponent,
+        eps,
+        outputs,
+        stride,
+        offset,
+        share,
+        cube,
+        plan,
+    );
+}
+
+/// Two products with the same x in one launch, their outputs side by side, neither gated nor with a residual:
+/// the first of the weights has the first `cubes` cubes. What is not read stands in as `nothing` and `no_ids`.
+#[cube(launch_unchecked)]
+#[allow(clippy::too_many_arguments)]
+pub(super) fn matvec_pair<N: Size>(
+    x: &[Vector<f32, N>],
+    vectors: &[Vector<u32, N>],
+    words: &[u32],
+    second_vectors: &[Vector<u32, N>],
+    second_words: &[u32],
+    norm_weight: &[Vector<f32, N>],
+    nothing: &[f32],
+    out: &mut [f32],
+    no_ids: &[i32],
+    planes: Planes,
+    second_planes: Planes,
+    exponent: u32,
+    second_exponent: u32,
+    eps: f32,
+    outputs: u32,
+    second_outputs: u32,
+    stride: u32,
+    offset: u32,
+    cubes: u32,
+    #[comptime] plan: MatvecPlan,
+    #[comptime] second: MatvecPlan,
+) {
+    let cube = CUBE_POS_Y * CUBE_COUNT_X + CUBE_POS_X;
+    if cube < cubes {
+        product(
+            x,
+            vectors,
+            words,
+            norm_weight,
+            nothing,
+            out,
+            no_ids,
+            nothing,
+            &planes,
+            exponent,
+            eps,
+            outputs,
+            stride,
+            offset,
+            1u32,
+            cube,
+            plan,
+        );
+    } else {
+        product(
+            x,
+            second_vectors,
+            second_words,
+            norm_weight,
+            nothing,
+            out,
+            no_ids,
+            nothing,
+            &second_planes,
+            second_exponent,
+            eps,
+            second_outputs,
+            stride,
+            offset + outputs,
+            1u32,
+            cube - cubes,
+            second,
+        );
+    }
+}
+
+/// The rows of cube `cube` of [`matvec`].
+#[cube]
+#[allow(clippy::too_many_arguments)]
+fn product<N: Size>(
+    x: &[Vector<f32, N>],
+    vectors: &[Vector<u32, N>],
+    words: &[u32],
+    norm_weight: &[Vector<f32, N>],
+    residual: &[f32],
+    out: &mut [f32],
+    ids: &[i32],
+    weights: &[f32],
+    planes: &Planes,
+    exponent: u32,
+    eps: f32,
+    outputs: u32,
+    stride: u32,
+    offset: u32,
+    share: u32,
+    cube: u32,
+    #[comptime] plan: MatvecPlan,
+) {
     let m = comptime!(plan.m);
     let rows = comptime!(plan.rows);
     let width = comptime!(plan.rows * plan.m);
     let mut parts = Shared::<[f32]>::new_slice(comptime!((plan.planes * (plan.rows + 1) * plan.m) as usize));
-    let cube = CUBE_POS_Y * CUBE_COUNT_X + CUBE_POS_X;
     let first = cube * comptime!(plan.cube_outputs()) + (UNIT_POS_Y / plan.split) * comptime!(plan.outputs());
     let part = UNIT_POS_Y % plan.split;
 
@@ -218,9 +332,9 @@ pub(super) fn matvec<N: Size>(
         if inside {
             let place = Place::new(ids, weights, first, outputs, share, chunk, plan);
             if comptime!(plan.int8) {
-                step_sums_int8(x, vectors, words, norm_weight, &planes, &place, &mut sums, &mut squares, plan);
+                step_sums_int8(x, vectors, words, norm_weight, planes, &place, &mut sums, &mut squares, plan);
             } else {
-                step_sums(x, vectors, words, norm_weight, &planes, exponent, &place, &mut sums, &mut squares, plan);
+                step_sums(x, vectors, words, norm_weight, planes, exponent, &place, &mut sums, &mut squares, plan);
             }
         }
     }

@@ -119,6 +119,21 @@ pub(crate) trait FusedLinearOps: Backend {
         offset: usize,
         fusion: FusionSpec,
     ) -> FloatTensor<Self>;
+
+    /// Two such products with the same x, the outputs of the second weight after those of the first, in one
+    /// launch: few rows, weights of whole 16-byte vectors, no gate and no residual.
+    #[allow(clippy::too_many_arguments)]
+    fn linear_pair_into(
+        x: FloatTensor<Self>,
+        words: IntTensor<Self>,
+        spec: MatrixSpec,
+        second_words: IntTensor<Self>,
+        second_spec: MatrixSpec,
+        norm_weight: FloatTensor<Self>,
+        out: FloatTensor<Self>,
+        offset: usize,
+        fusion: FusionSpec,
+    ) -> FloatTensor<Self>;
 }
 
 /// `x wᵀ`.
@@ -227,18 +242,29 @@ fn fused_launches(x: Tensor<2>, weights: &[Weight], fusion: Fusion, precision: P
         None => x.clone().into_dispatch(),
     };
     let mut offset = 0;
-    for weight in weights {
-        out = Tensor::from_dispatch(Dispatch::linear_fused_into(
-            x.clone().into_dispatch(),
-            weight.words().clone().into_dispatch(),
-            weight.spec(),
-            norm_weight.clone(),
-            residual.clone(),
-            out.into_dispatch(),
-            offset,
-            spec,
-        ));
-        offset += weight.spec().rows;
+    let pairs = !many && !spec.gated && !spec.residual;
+    for weights in weights.chunks(if pairs { 2 } else { 1 }) {
+        let (x, to, norm_weight) = (x.clone().into_dispatch(), out.into_dispatch(), norm_weight.clone());
+        let words = |weight: &Weight| weight.words().clone().into_dispatch();
+        out = Tensor::from_dispatch(match weights {
+            [first, second] => Dispatch::linear_pair_into(
+                x,
+                words(first),
+                first.spec(),
+                words(second),
+                second.spec(),
+                norm_weight,
+                to,
+                offset,
+                spec,
+            ),
+            [weight, ..] => {
+                let residual = residual.clone();
+                Dispatch::linear_fused_into(x, words(weight), weight.spec(), norm_weight, residual, to, offset, spec)
+            }
+            [] => to,
+        });
+        offset += weights.iter().map(|weight| weight.spec().rows).sum::<usize>();
     }
     out
 }
