@@ -1,7 +1,7 @@
 //! The gated delta rule against its plain reference, over odd shapes, on every device.
 #![allow(clippy::unwrap_used, clippy::panic)]
 
-use atelico_kernels::ops::{self, DeltaSpec};
+use atelico_kernels::ops::{self, DeltaSpec, Precision};
 use atelico_kernels::reference;
 use atelico_tests::kernels::{Noise, close, each_device, floats, ints, tensor};
 use burn::tensor::{Device, Tensor};
@@ -17,6 +17,8 @@ fn shapes() -> impl Iterator<Item = DeltaSpec> {
         (2, 4, 16, 16, true),
         (1, 3, 128, 40, true),
         (2, 2, 256, 33, false),
+        (2, 4, 128, 48, false),
+        (1, 2, 64, 32, true),
     ];
     shapes.into_iter().map(|(key_heads, value_heads, key_dim, value_dim, tiled)| DeltaSpec {
         key_heads,
@@ -54,6 +56,7 @@ impl Layer {
         (qkv, gates): (&[f32], &[f32]),
         (positions, slots): (&[i32], &[i32]),
         state: Tensor<4>,
+        precision: Precision,
         device: &Device,
     ) -> (Vec<f32>, Tensor<4>) {
         let m = positions.len();
@@ -66,6 +69,7 @@ impl Layer {
             ints(slots, device),
             state,
             self.spec,
+            precision,
         );
         (floats(out), state)
     }
@@ -80,31 +84,35 @@ fn narrowed(state: &[f64]) -> Vec<f32> {
     state.iter().map(|&s| s as f32).collect()
 }
 
-/// A prompt in chunks of any size, into a slot that held another sequence.
+/// A prompt in chunks of any size, into a slot that held another sequence: row by row in float32, and in the
+/// precisions that tensor cores multiply, where a device has them.
 #[test]
 fn chunks_of_a_prompt_follow_the_rule() {
     each_device(|device, name| {
-        for spec in shapes() {
-            let mut noise = Noise(9);
-            let layer = Layer::new(spec, &mut noise);
-            let size = spec.value_heads * spec.key_dim * spec.value_dim;
-            let held = noise.floats(SLOTS * size);
-            let mut states = tensor(&held, [SLOTS, spec.value_heads, spec.key_dim, spec.value_dim], device);
-            let mut state = vec![0.0; size];
-            let mut position = 0;
-            for rows in [1, 3, 8, 70, 1] {
-                let what = format!("{name}: {spec:?}, {rows} rows from {position}");
-                let (qkv, gates) = inputs(&mut noise, rows, &layer);
-                let expected = layer.reference(&qkv, &gates, &mut state);
-                let positions = (position..position + rows as i32).collect::<Vec<_>>();
-                let (found, written) = layer.run((&qkv, &gates), (&positions, &vec![1; rows]), states, device);
-                close(&what, &found, &expected, 1e-5);
-                let now = floats(written.clone());
-                assert_eq!(now[..size], held[..size], "{what}: another slot was written");
-                close(&what, &now[size..2 * size], &narrowed(&state), 1e-5);
-                assert_eq!(now[2 * size..], held[2 * size..], "{what}: another slot was written");
-                states = written;
-                position += rows as i32;
+        for (precision, bound) in [(Precision::F32, 1e-5), (Precision::F16, 5e-3), (Precision::BF16, 4e-2)] {
+            for spec in shapes() {
+                let mut noise = Noise(9);
+                let layer = Layer::new(spec, &mut noise);
+                let size = spec.value_heads * spec.key_dim * spec.value_dim;
+                let held = noise.floats(SLOTS * size);
+                let mut states = tensor(&held, [SLOTS, spec.value_heads, spec.key_dim, spec.value_dim], device);
+                let mut state = vec![0.0; size];
+                let mut position = 0;
+                for rows in [1, 3, 8, 70, 1, 128, 150] {
+                    let what = format!("{name} {precision:?}: {spec:?}, {rows} rows from {position}");
+                    let (qkv, gates) = inputs(&mut noise, rows, &layer);
+                    let expected = layer.reference(&qkv, &gates, &mut state);
+                    let positions = (position..position + rows as i32).collect::<Vec<_>>();
+                    let slots = vec![1; rows];
+                    let (found, written) = layer.run((&qkv, &gates), (&positions, &slots), states, precision, device);
+                    close(&what, &found, &expected, bound);
+                    let now = floats(written.clone());
+                    assert_eq!(now[..size], held[..size], "{what}: another slot was written");
+                    close(&what, &now[size..2 * size], &narrowed(&state), bound);
+                    assert_eq!(now[2 * size..], held[2 * size..], "{what}: another slot was written");
+                    states = written;
+                    position += rows as i32;
+                }
             }
         }
     });
@@ -123,7 +131,7 @@ fn rows_of_a_batch_follow_the_rule() {
             let (slots, positions) = ([2, 0], [7, 0]);
             let (qkv, gates) = inputs(&mut noise, slots.len(), &layer);
             let state = tensor(&held, [SLOTS, spec.value_heads, spec.key_dim, spec.value_dim], device);
-            let (found, written) = layer.run((&qkv, &gates), (&positions, &slots), state, device);
+            let (found, written) = layer.run((&qkv, &gates), (&positions, &slots), state, Precision::F32, device);
             let mut states = held.iter().map(|&s| f64::from(s)).collect::<Vec<_>>();
             let mut expected = Vec::new();
             let rows = qkv.chunks(spec.width()).zip(gates.chunks(layer.gate_width));

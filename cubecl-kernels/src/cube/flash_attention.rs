@@ -12,6 +12,7 @@ use cubecl::cmma::{MatrixIdent, MmaDefinition};
 use cubecl::prelude::*;
 
 use super::gemm::{FRAGMENT, NARROW, Pair, multiplies_registers};
+use super::mma::{narrowed, two_of, zeros};
 use super::{contiguous, dims, empty};
 use crate::ops::AttentionSpec;
 
@@ -291,12 +292,7 @@ fn flash<F: Float, N: Size, W: Size>(
         // Values: the scores' pairs are the weights' registers.
         #[unroll]
         for step in 0..comptime!(plan.keys / FRAGMENT) {
-            let mut wide = Array::<Vector<F, Pair>>::new(4usize);
-            #[unroll]
-            for i in 0..4u32 {
-                let pair = scores.index(comptime!((step * 2 + i / 2) as usize))[comptime!((i % 2) as usize)];
-                wide[i as usize] = Vector::cast_from(pair);
-            }
+            let wide = narrowed::<F>(&scores, step);
             #[unroll]
             for n in 0..comptime!(plan.d / FRAGMENT) {
                 let from = (step * FRAGMENT + lane % 16) * stride + comptime!(n * 2) + lane / 16;
@@ -336,27 +332,4 @@ fn flash<F: Float, N: Size, W: Size>(
             }
         }
     }
-}
-
-/// Sums of zero, two pairs a unit.
-#[cube]
-fn zeros(#[comptime] count: u32) -> Sequence<Array<Vector<f32, Pair>>> {
-    let mut sums = Sequence::<Array<Vector<f32, Pair>>>::new();
-    #[unroll]
-    for _ in 0..count {
-        let mut sum = Array::<Vector<f32, Pair>>::new(2usize);
-        sum[0] = Vector::new(0.0f32);
-        sum[1] = Vector::new(0.0f32);
-        sums.push(sum);
-    }
-    sums
-}
-
-/// Registers of the first or second narrow matrix of four that were loaded at once.
-#[cube]
-fn two_of<F: Float>(four: &Array<Vector<F, Pair>>, #[comptime] half: u32) -> Array<Vector<F, Pair>> {
-    let mut two = Array::<Vector<F, Pair>>::new(2usize);
-    two[0] = four[comptime!((half * 2) as usize)];
-    two[1] = four[comptime!((half * 2 + 1) as usize)];
-    two
 }

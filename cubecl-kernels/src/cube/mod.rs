@@ -18,6 +18,7 @@ mod linear;
 mod mamba;
 mod matvec;
 mod matvec_int8;
+mod mma;
 mod moe;
 mod norm;
 mod rope;

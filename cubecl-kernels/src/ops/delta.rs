@@ -2,9 +2,10 @@
 
 use burn::backend::tensor::{FloatTensor, IntTensor};
 use burn::backend::{Backend, Dispatch, backend_extension};
-use burn::tensor::{Int, Tensor};
+use burn::tensor::{FloatDType, Int, Tensor};
 use burn_flex::{Flex, FlexTensor};
 
+use super::linear::Precision;
 use crate::flex::{self, tensor};
 
 /// Shape of a Gated DeltaNet layer, and where its gates lie in a wider projection.
@@ -51,6 +52,7 @@ pub(crate) trait DeltaOps: Backend {
         slots: IntTensor<Self>,
         state: FloatTensor<Self>,
         spec: DeltaSpec,
+        dtype: FloatDType,
     ) -> (FloatTensor<Self>, FloatTensor<Self>);
 }
 
@@ -62,15 +64,17 @@ pub(crate) trait DeltaOps: Backend {
 /// S = decay S;  S = S + k (beta (v - Sᵀ k))ᵀ;  out = Sᵀ q
 /// ```
 ///
-/// A row at position 0 begins with `S = 0`. The rows run one after the other, so that the result
-/// does not depend on how a prompt is cut; the state is written in place.
+/// A row at position 0 begins with `S = 0`; the state is written in place. The rows run one after the other in
+/// float32, so that the result does not depend on how a prompt is cut. On a GPU whose tensor cores multiply the
+/// type that `precision` names for many rows, many neighbouring rows run in chunks instead, in that type with
+/// float32 sums and state.
 ///
 /// # Shapes
 /// qkv `[m, 2 key_heads key_dim + value_heads value_dim]`, gates `[m, any]`, a (negative) and dt_bias
 /// `[value_heads]`, positions and slots `[m]` int32, state `[slots, value_heads, key_dim, value_dim]`.
 /// Returns `[m, value_heads value_dim]` and the state. All but the indices are float32.
 ///
-/// Reference: `torch_recurrent_gated_delta_rule` of transformers.
+/// Reference: `torch_recurrent_gated_delta_rule` of transformers; in chunks, Yang et al., 2024, section 3.3.
 #[allow(clippy::too_many_arguments)]
 pub fn delta_rule(
     qkv: Tensor<2>,
@@ -81,6 +85,7 @@ pub fn delta_rule(
     slots: Tensor<1, Int>,
     state: Tensor<4>,
     spec: DeltaSpec,
+    precision: Precision,
 ) -> (Tensor<2>, Tensor<4>) {
     debug_assert!(spec.key_dim.is_multiple_of(4) && spec.key_dim <= 256);
     debug_assert!(spec.value_heads.is_multiple_of(spec.key_heads));
@@ -93,6 +98,7 @@ pub fn delta_rule(
         slots.into_dispatch(),
         state.into_dispatch(),
         spec,
+        precision.of_many_rows(),
     );
     (Tensor::from_dispatch(out), Tensor::from_dispatch(state))
 }
@@ -107,6 +113,7 @@ impl DeltaOps for Flex {
         slots: FlexTensor,
         mut state: FlexTensor,
         spec: DeltaSpec,
+        _dtype: FloatDType,
     ) -> (FlexTensor, FlexTensor) {
         let [m, gate_width] = tensor::dims(&gates);
         let (qkv, gates) = (tensor::contiguous(qkv), tensor::contiguous(gates));

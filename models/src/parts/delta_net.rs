@@ -5,7 +5,7 @@ use atelico_engine::model::Step;
 use atelico_engine::nn::{Linear, RmsNorm};
 use atelico_engine::state::RecurrentState;
 use atelico_engine::{Error, Result};
-use atelico_kernels::ops::{self, ConvSpec, DeltaSpec, GateOrder, GatedNormSpec, MAX_TAPS};
+use atelico_kernels::ops::{self, ConvSpec, DeltaSpec, GateOrder, GatedNormSpec, MAX_TAPS, Precision};
 use burn::tensor::Tensor;
 
 /// Shape of a Gated DeltaNet mixer; the keys of a config have the prefix `linear_`.
@@ -88,6 +88,7 @@ pub(crate) struct GatedDeltaNet {
     conv: ConvSpec,
     rule: DeltaSpec,
     gate: GatedNormSpec,
+    precision: Precision,
 }
 
 impl GatedDeltaNet {
@@ -114,6 +115,7 @@ impl GatedDeltaNet {
             conv: ConvSpec { channels, taps, offset: 0, consecutive: false },
             rule,
             gate: GatedNormSpec { group_size: value_head_dim, gate_offset: channels, order: GateOrder::NormFirst },
+            precision: weights.placement().precision,
         })
     }
 
@@ -135,7 +137,7 @@ impl GatedDeltaNet {
         let y = state.update_matrix(|matrix| {
             let spec = DeltaSpec { consecutive: step.consecutive, ..self.rule };
             let (gates, a, dt_bias) = (projected.clone(), self.a.clone(), self.dt_bias.clone());
-            ops::delta_rule(qkv, gates, a, dt_bias, positions.clone(), slots.clone(), matrix, spec)
+            ops::delta_rule(qkv, gates, a, dt_bias, positions.clone(), slots.clone(), matrix, spec, self.precision)
         }); // [m, num_value_heads value_head_dim]
         let gated = ops::gated_rms_norm(y, projected, self.norm.clone(), self.norm_eps, self.gate);
         self.out_proj.forward_add(gated, residual)

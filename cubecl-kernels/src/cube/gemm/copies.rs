@@ -22,12 +22,12 @@ pub(super) fn copy_vector<E: Float, N: Size>(
 
 /// Makes a group of the copies that this unit sent since the last group's end.
 #[cube]
-pub(super) fn copies_end_a_group() {
+pub(in crate::cube) fn copies_end_a_group() {
     gpu_asm!("cp.async.commit_group;");
 }
 
 /// Waits until all groups of this unit but the last `pending` have arrived.
 #[cube]
-pub(super) fn wait_for_copies(#[comptime] pending: u32) {
+pub(in crate::cube) fn wait_for_copies(#[comptime] pending: u32) {
     gpu_asm!("cp.async.wait_group {pending};", pending = const pending);
 }

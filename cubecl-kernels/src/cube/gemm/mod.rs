@@ -16,6 +16,7 @@ mod units;
 use burn::backend::cubecl::dtype_to_elem_type;
 use burn::tensor::DType;
 use burn_cubecl::tensor::CubeTensor;
+pub(super) use copies::{copies_end_a_group, wait_for_copies};
 use cubecl::prelude::*;
 pub(super) use plan::FRAGMENT;
 use plan::GemmPlan;

@@ -19,7 +19,7 @@ pub(super) const PIECE: u32 = 16;
 pub(in crate::cube) const FRAGMENT: u32 = 16;
 /// Rows and columns of the outputs of a unit where there are no tensor cores.
 pub(super) const OWN: u32 = 4;
-/// Steps whose tiles are in shared memory at once where copies are asynchronous: of deep steps and of others.
+/// Steps whose tiles are in shared memory at once where copies are asynchronous: where it is scarce, and else.
 const STAGES: [u32; 2] = [3, 4];
 /// Most parts that the depth is split into, each summed by its own cubes.
 const MAX_SPLITS: u32 = 8;
@@ -135,7 +135,9 @@ impl GemmPlan {
             expert_tile: m,
         };
         let fits = |plan: Self| plan.shared_bytes(x.dtype.size()) <= hardware.max_shared_memory_size;
-        let stages = if tile_m >= 128 && depth > 32 { STAGES[0] } else { STAGES[1] };
+        // Where unpacking takes longest, more cubes on a processor help more than more steps ahead.
+        let fewer = if same_type { tile_m >= 128 && depth > 32 } else { tile_m <= 32 };
+        let stages = if fewer { STAGES[0] } else { STAGES[1] };
         let ahead = Self { asynchronous: true, stages, ..plan };
         if multiplier == Multiplier::Registers && cols.is_multiple_of(depth) && fits(ahead) {
             plan = ahead;

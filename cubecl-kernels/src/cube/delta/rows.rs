@@ -1,17 +1,16 @@
-//! The gated delta rule: the state stays in registers while the rows pass.
+//! Row by row, on any device: the state stays in registers while the rows pass.
 //!
 //! Columns of the state do not depend on each other. A few units hold one column, each every few
 //! vectors of it. What the next rows need is loaded while a tile of rows is computed. What a row reads
 //! of the new state, `q · S'`, is summed beside what it reads of the old one, `k · S`, as
 //! `decay (q · S) + write (q · k)`: one wait a row instead of two.
 
-use burn::tensor::DType;
-use burn_cubecl::CubeBackend;
 use burn_cubecl::tensor::CubeTensor;
 use cubecl::prelude::*;
 
-use super::{contiguous, dims, empty, line, plane_size};
-use crate::ops::{DeltaOps, DeltaSpec, L2_EPS};
+use super::{Inputs, decay_and_strength, key_head_of};
+use crate::cube::{dims, line, plane_size};
+use crate::ops::{DeltaSpec, L2_EPS};
 
 const UNITS: u32 = 128;
 /// Most units that hold one column of the state.
@@ -72,42 +71,31 @@ impl Plan {
     }
 }
 
-impl DeltaOps for CubeBackend {
-    fn delta_rule(
-        qkv: CubeTensor,
-        gates: CubeTensor,
-        a: CubeTensor,
-        dt_bias: CubeTensor,
-        positions: CubeTensor,
-        slots: CubeTensor,
-        state: CubeTensor,
-        spec: DeltaSpec,
-    ) -> (CubeTensor, CubeTensor) {
-        let (qkv, gates) = (contiguous(qkv), contiguous(gates));
-        let [m, gate_width] = dims(&gates);
-        let out = empty(&qkv, [m, spec.value_heads * spec.value_dim], DType::F32);
-        let plan = Plan::new(spec, m, plane_size(&qkv));
-        let runs = if spec.consecutive { 1 } else { m as u32 };
-        delta_rule::launch(
-            &out.client,
-            CubeCount::Static((spec.value_dim as u32).div_ceil(plan.columns()), spec.value_heads as u32, runs),
-            line(UNITS),
-            plan.vector as usize,
-            qkv.clone().into_buffer_arg(),
-            qkv.into_buffer_arg(),
-            gates.into_buffer_arg(),
-            a.into_buffer_arg(),
-            dt_bias.into_buffer_arg(),
-            positions.into_buffer_arg(),
-            slots.into_buffer_arg(),
-            state.clone().into_buffer_arg(),
-            out.clone().into_buffer_arg(),
-            m as u32,
-            gate_width as u32,
-            plan,
-        );
-        (out, state)
-    }
+/// The rows of each slot one after the other.
+#[allow(clippy::too_many_arguments)]
+pub(super) fn launch(inputs: Inputs, state: &CubeTensor, out: &CubeTensor, spec: DeltaSpec) {
+    let Inputs { qkv, gates, a, dt_bias, positions, slots } = inputs;
+    let [m, gate_width] = dims(&gates);
+    let plan = Plan::new(spec, m, plane_size(&qkv));
+    let runs = if spec.consecutive { 1 } else { m as u32 };
+    delta_rule::launch(
+        &out.client,
+        CubeCount::Static((spec.value_dim as u32).div_ceil(plan.columns()), spec.value_heads as u32, runs),
+        line(UNITS),
+        plan.vector as usize,
+        qkv.clone().into_buffer_arg(),
+        qkv.into_buffer_arg(),
+        gates.into_buffer_arg(),
+        a.into_buffer_arg(),
+        dt_bias.into_buffer_arg(),
+        positions.into_buffer_arg(),
+        slots.into_buffer_arg(),
+        state.clone().into_buffer_arg(),
+        out.clone().into_buffer_arg(),
+        m as u32,
+        gate_width as u32,
+        plan,
+    );
 }
 
 /// The sum of `value` over the units of a column.
@@ -175,11 +163,7 @@ fn delta_rule<N: Size>(
     // Units past the last column compute it again, so that every unit reaches the barriers.
     let column = select(wanted < dv, wanted, dv - 1);
     let head = CUBE_POS_Y;
-    let key_head = if comptime!(spec.tiled) {
-        head % comptime!(spec.key_heads as u32)
-    } else {
-        head / comptime!((spec.value_heads / spec.key_heads) as u32)
-    };
+    let key_head = key_head_of(head, spec);
     let first = CUBE_POS_Z;
     let end = if comptime!(spec.consecutive) { m } else { first + 1 };
     let base =
@@ -228,10 +212,9 @@ fn delta_rule<N: Size>(
                 }
             }
             if unit < rows {
-                let x = next_a + dt_bias;
-                let softplus = max(x, 0.0f32) + f32::ln(1.0f32 + f32::exp(-f32::abs(x)));
-                scalars[(unit * 3) as usize] = f32::exp(a * softplus);
-                scalars[(unit * 3 + 1) as usize] = 1.0f32 / (1.0f32 + f32::exp(-next_b));
+                let (decay, strength) = decay_and_strength(next_a + dt_bias, a, next_b);
+                scalars[(unit * 3) as usize] = f32::exp(decay);
+                scalars[(unit * 3 + 1) as usize] = strength;
             }
             sync_cube();
         }

@@ -1,0 +1,220 @@
+//! What a chunk's rows have to do with each other.
+
+use cubecl::cmma::MmaDefinition;
+use cubecl::prelude::*;
+
+use super::{CHUNK, FRAGMENT, NARROW, PLANES, Plan, VECTOR};
+use crate::cube::delta::{decay_and_strength, key_head_of};
+use crate::cube::gemm::Pair;
+use crate::cube::head::lanes_sum;
+use crate::cube::mma::{first, second_of_rows, two_of, zeros};
+use crate::ops::L2_EPS;
+
+/// Floats from one row of a square tile to the next.
+const STRIDE: u32 = CHUNK + 1;
+/// Terms of a sum that a unit adds at once.
+const AT_ONCE: u32 = 4;
+
+/// One chunk of a value head: its queries and keys of length 1 (queries also times `key_dim^-0.5`), `solved`
+/// `[t, i] = (I + A)⁻¹ β`, `mixed` `[t, i] = γ_t / γ_i (q_t · k_i)` up to the diagonal, and `decays`: `γ_t`, then
+/// `γ_C / γ_t`. Rows past the last are zero and leave the state alone.
+#[cube(launch_unchecked)]
+#[allow(clippy::too_many_arguments)]
+pub(super) fn prepare<F: Float, N: Size, W: Size>(
+    qkv: &[Vector<f32, W>],
+    gates: &[f32],
+    a: &[f32],
+    dt_bias: &[f32],
+    keys: &mut [Vector<F, N>],
+    queries: &mut [Vector<F, N>],
+    solved: &mut [Vector<F, Pair>],
+    mixed: &mut [Vector<F, Pair>],
+    decays: &mut [f32],
+    m: u32,
+    gate_width: u32,
+    #[comptime] plan: Plan,
+    #[define(F)] _dtype: ElemType,
+) {
+    let spec = comptime!(plan.spec);
+    let (lane, plane) = (UNIT_POS_X, UNIT_POS_Y);
+    let unit = plane * 32 + lane;
+    let (chunk, head) = (CUBE_POS_X, CUBE_POS_Y);
+    let key_head = key_head_of(head, spec);
+    let row0 = chunk * CHUNK;
+    let mut k_tile = Shared::<[Vector<F, N>]>::new_slice(comptime!((CHUNK * plan.key_stride()) as usize));
+    let mut q_tile = Shared::<[Vector<F, N>]>::new_slice(comptime!((CHUNK * plan.key_stride()) as usize));
+    // A, and the inverse of I + A.
+    let mut below = Shared::<[f32]>::new_slice(comptime!((CHUNK * STRIDE) as usize));
+    let mut inverse = Shared::<[f32]>::new_slice(comptime!((CHUNK * STRIDE) as usize));
+    // Logarithms of the decays, one row's and from the begin on, and the writing strengths.
+    let mut own = Shared::<[f32]>::new_slice(comptime!(CHUNK as usize));
+    let mut so_far = Shared::<[f32]>::new_slice(comptime!(CHUNK as usize));
+    let mut strengths = Shared::<[f32]>::new_slice(comptime!(CHUNK as usize));
+
+    // A few rows at once, a vector of each a unit.
+    let parts = comptime!(plan.key_dim() / VECTOR);
+    let at_once = comptime!(32 * VECTOR / plan.key_dim());
+    let part = lane % parts;
+    // The first of the value heads of a key head writes for all.
+    let writes = if comptime!(spec.tiled) {
+        head == key_head
+    } else {
+        head % comptime!((spec.value_heads / spec.key_heads) as u32) == 0
+    };
+    #[unroll]
+    for i in 0..comptime!(FRAGMENT / at_once) {
+        let t = plane * FRAGMENT + i * at_once + lane / parts;
+        let row = row0 + t;
+        let from = (min(row, m - 1) * comptime!(spec.width() as u32) + key_head * plan.key_dim() + part * VECTOR) / 4;
+        #[unroll]
+        for which in 0..2u32 {
+            let from = from + comptime!(which * plan.keys_width() / 4);
+            let (low, high) = (qkv[from as usize], qkv[(from + 1) as usize]);
+            let mut squares = 0.0f32;
+            #[unroll]
+            for j in 0..4usize {
+                squares += low.extract(j) * low.extract(j) + high.extract(j) * high.extract(j);
+            }
+            let factor = comptime!(if which == 0 { (spec.key_dim as f32).powf(-0.5) } else { 1.0 });
+            let scale = factor / f32::sqrt(lanes_sum(squares, parts) + L2_EPS);
+            let scale = select(row < m, scale, 0.0f32);
+            let mut vector = Vector::<F, N>::empty();
+            #[unroll]
+            for j in 0..4usize {
+                vector.insert(j, F::cast_from(low.extract(j) * scale));
+                vector.insert(comptime!(j + 4), F::cast_from(high.extract(j) * scale));
+            }
+            let to = (t * plan.key_stride() + part) as usize;
+            let out = ((key_head * CUBE_COUNT_X * CHUNK + row) * parts + part) as usize;
+            if comptime!(which == 0) {
+                q_tile[to] = vector;
+                if writes {
+                    queries[out] = vector;
+                }
+            } else {
+                k_tile[to] = vector;
+                if writes {
+                    keys[out] = vector;
+                }
+            }
+        }
+    }
+    if unit < CHUNK {
+        let row = row0 + unit;
+        let at = min(row, m - 1) * gate_width + head;
+        let x = gates[(at + comptime!(spec.a_offset as u32)) as usize] + dt_bias[head as usize];
+        let b = gates[(at + comptime!(spec.b_offset as u32)) as usize];
+        let (decay, strength) = decay_and_strength(x, a[head as usize], b);
+        own[unit as usize] = select(row < m, decay, 0.0f32);
+        strengths[unit as usize] = select(row < m, strength, 0.0f32);
+    }
+    let mut i = unit;
+    while i < comptime!(CHUNK * STRIDE) {
+        inverse[i as usize] = 0.0f32;
+        i += comptime!(32 * PLANES);
+    }
+    sync_cube();
+    if unit < CHUNK {
+        let mut sum = 0.0f32;
+        let mut all = 0.0f32;
+        for i in 0..CHUNK {
+            let decay = own[i as usize];
+            sum += select(i <= unit, decay, 0.0f32);
+            all += decay;
+        }
+        so_far[unit as usize] = sum;
+        let at = (head * CUBE_COUNT_X + chunk) * comptime!(2 * CHUNK) + unit;
+        decays[at as usize] = f32::exp(sum);
+        decays[(at + CHUNK) as usize] = f32::exp(all - sum);
+    }
+    sync_cube();
+
+    // Sixteen rows a plane with all rows up to its last.
+    let definition = MmaDefinition::<F, F, f32>::new(16usize, 8usize, 16usize);
+    let mut of_keys = zeros(comptime!(CHUNK / NARROW));
+    let mut of_queries = zeros(comptime!(CHUNK / NARROW));
+    let stride = comptime!(plan.key_stride());
+    #[unroll]
+    for step in 0..comptime!(plan.key_steps()) {
+        let at = plane * comptime!(FRAGMENT * plan.key_stride()) + comptime!(step * 2);
+        let k = first::<F, N>(&k_tile, at, stride);
+        let q = first::<F, N>(&q_tile, at, stride);
+        #[unroll]
+        for n in 0..PLANES {
+            if n <= plane {
+                let from = comptime!(n * FRAGMENT * plan.key_stride() + step * 2).runtime();
+                let others = second_of_rows::<F, N>(&k_tile, from, stride);
+                #[unroll]
+                for half in 0..2u32 {
+                    let column = two_of(&others, half);
+                    let to = comptime!((n * 2 + half) as usize);
+                    definition.execute_inplace(&k, &column, of_keys.index_mut(to));
+                    definition.execute_inplace(&q, &column, of_queries.index_mut(to));
+                }
+            }
+        }
+    }
+    let square = (head * CUBE_COUNT_X + chunk) * comptime!(CHUNK * CHUNK / 2);
+    #[unroll]
+    for half in 0..2u32 {
+        let t = plane * FRAGMENT + lane / 4 + half * 8;
+        let (strength, decay) = (strengths[t as usize], so_far[t as usize]);
+        #[unroll]
+        for n in 0..comptime!(CHUNK / NARROW) {
+            let (k, q) = (
+                of_keys.index(comptime!(n as usize))[half as usize],
+                of_queries.index(comptime!(n as usize))[half as usize],
+            );
+            let mut pair = Vector::<F, Pair>::empty();
+            let first = n * NARROW + lane % 4 * 2;
+            #[unroll]
+            for j in 0..2u32 {
+                let i = first + j;
+                let between = f32::exp(min(decay - so_far[i as usize], 0.0f32));
+                let element = comptime!(j as usize);
+                pair.insert(element, F::cast_from(select(i <= t, between * q.extract(element), 0.0f32)));
+                below[(t * STRIDE + i) as usize] = select(i < t, strength * between * k.extract(element), 0.0f32);
+            }
+            mixed[(square + (t * CHUNK + first) / 2) as usize] = pair;
+        }
+    }
+    sync_cube();
+
+    // Row by row: a column for two units, which share the sum. Columns from `plane * 16` on are zero above.
+    let part = lane % 2;
+    let column = plane * FRAGMENT + lane / 2;
+    for t in plane * FRAGMENT..CHUNK {
+        let begin = plane * FRAGMENT + part;
+        let mut sums = Array::<f32>::new(comptime!(AT_ONCE as usize));
+        #[unroll]
+        for j in 0..AT_ONCE {
+            sums[j as usize] = 0.0f32;
+        }
+        for round in 0..(t - plane * FRAGMENT).div_ceil(comptime!(2 * AT_ONCE)) {
+            #[unroll]
+            for j in 0..AT_ONCE {
+                let i = begin + (round * AT_ONCE + j) * 2;
+                sums[j as usize] += below[(t * STRIDE + i) as usize] * inverse[(i * STRIDE + column) as usize];
+            }
+        }
+        let sum = (sums[0] + sums[1]) + (sums[2] + sums[3]);
+        let sum = sum + plane_shuffle_xor(sum, 1u32);
+        if part == 0 {
+            inverse[(t * STRIDE + column) as usize] = select(t == column, 1.0f32, 0.0f32) - sum;
+        }
+        sync_plane();
+    }
+    sync_cube();
+    #[unroll]
+    for round in 0..comptime!(CHUNK * CHUNK / 2 / (32 * PLANES)) {
+        let index = round * comptime!(32 * PLANES) + unit;
+        let (t, i) = (index * 2 / CHUNK, index * 2 % CHUNK);
+        let mut pair = Vector::<F, Pair>::empty();
+        #[unroll]
+        for j in 0..2u32 {
+            let value = inverse[(t * STRIDE + i + j) as usize] * strengths[(i + j) as usize];
+            pair.insert(comptime!(j as usize), F::cast_from(value));
+        }
+        solved[(square + index) as usize] = pair;
+    }
+}
