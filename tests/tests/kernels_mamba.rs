@@ -1,7 +1,7 @@
 //! The recurrence of Mamba2 against its plain reference, over odd shapes, on every device.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
-use atelico_kernels::ops::{self, MambaSpec};
+use atelico_kernels::ops::{self, MambaSpec, Precision};
 use atelico_kernels::reference;
 use atelico_tests::kernels::{Noise, close, each_device, floats, ints, tensor};
 use burn::tensor::{Device, Tensor};
@@ -43,6 +43,7 @@ impl Layer {
     }
 
     /// Runs rows `first..first + positions.len()`.
+    #[allow(clippy::too_many_arguments)]
     fn run(
         &self,
         first: usize,
@@ -50,6 +51,7 @@ impl Layer {
         slots: &[i32],
         consecutive: bool,
         state: Tensor<4>,
+        precision: Precision,
         device: &Device,
     ) -> (Vec<f32>, Tensor<4>) {
         let (m, spec) = (positions.len(), MambaSpec { consecutive, ..self.spec });
@@ -62,6 +64,7 @@ impl Layer {
             ints(slots, device),
             state,
             spec,
+            precision,
         );
         (floats(y), state)
     }
@@ -83,6 +86,40 @@ impl Layer {
 const SHAPES: [[usize; 4]; 7] =
     [[1, 1, 1, 1], [8, 16, 2, 16], [6, 8, 2, 16], [4, 24, 2, 20], [8, 80, 8, 128], [4, 64, 1, 256], [3, 17, 3, 7]];
 
+/// In the precisions that tensor cores multiply, where a device has them.
+#[test]
+fn prompts_in_narrow_numbers_stay_near_the_reference() {
+    each_device(|device, name| {
+        for (precision, bound) in [(Precision::F16, 5e-3), (Precision::BF16, 4e-2)] {
+            for [heads, head_dim, groups, state_size] in [[8, 64, 2, 128], [4, 32, 1, 64], [4, 48, 4, 128]] {
+                let tokens = 170;
+                let layer = Layer::new(heads, head_dim, groups, state_size, tokens);
+                for begin in [0, 7] {
+                    let mut states = layer.state.clone();
+                    let expected = (0..tokens)
+                        .flat_map(|t| layer.reference(t, begin + t as i32, 1, &mut states))
+                        .collect::<Vec<_>>();
+                    for chunk in [tokens, 64, 70] {
+                        let mut state = layer.device_state(device);
+                        let mut found = Vec::new();
+                        for first in (0..tokens).step_by(chunk) {
+                            let m = chunk.min(tokens - first);
+                            let positions = (0..m).map(|i| begin + (first + i) as i32).collect::<Vec<_>>();
+                            let slots = vec![1; m];
+                            let (y, after) = layer.run(first, &positions, &slots, true, state, precision, device);
+                            found.extend(y);
+                            state = after;
+                        }
+                        let what = format!("{name} {precision:?} {:?} chunk {chunk}", layer.spec);
+                        close(&what, &found, &expected, bound);
+                        close(&what, &floats(state), &states, bound);
+                    }
+                }
+            }
+        }
+    });
+}
+
 #[test]
 fn prompts_in_any_chunks_equal_the_reference() {
     each_device(|device, name| {
@@ -100,7 +137,7 @@ fn prompts_in_any_chunks_equal_the_reference() {
                     for first in (0..tokens).step_by(chunk) {
                         let m = chunk.min(tokens - first);
                         let positions = (0..m).map(|i| begin + (first + i) as i32).collect::<Vec<_>>();
-                        let (y, after) = layer.run(first, &positions, &vec![1; m], true, state, device);
+                        let (y, after) = layer.run(first, &positions, &vec![1; m], true, state, Precision::F32, device);
                         found.extend(y);
                         state = after;
                     }
@@ -130,7 +167,8 @@ fn decode_batches_equal_the_reference() {
                 let expected = (0..positions.len())
                     .flat_map(|i| layer.reference(i, positions[i], slots[i], &mut states))
                     .collect::<Vec<_>>();
-                let (y, state) = layer.run(0, &positions, &slots, false, layer.device_state(device), device);
+                let (y, state) =
+                    layer.run(0, &positions, &slots, false, layer.device_state(device), Precision::F32, device);
                 let what = format!("{name} {:?} {slots:?}", layer.spec);
                 close(&what, &y, &expected, 2e-5);
                 close(&what, &floats(state), &states, 2e-5);

@@ -2,9 +2,10 @@
 
 use burn::backend::tensor::{FloatTensor, IntTensor};
 use burn::backend::{Backend, Dispatch, backend_extension};
-use burn::tensor::{Int, Tensor};
+use burn::tensor::{FloatDType, Int, Tensor};
 use burn_flex::{Flex, FlexTensor};
 
+use super::linear::Precision;
 use crate::flex::{self, tensor};
 
 /// Shape of one Mamba2 layer.
@@ -47,6 +48,7 @@ pub(crate) trait MambaOps: Backend {
         slots: IntTensor<Self>,
         state: FloatTensor<Self>,
         spec: MambaSpec,
+        dtype: FloatDType,
     ) -> (FloatTensor<Self>, FloatTensor<Self>);
 }
 
@@ -54,8 +56,9 @@ pub(crate) trait MambaOps: Backend {
 /// `Δ = softplus(dt + dt_bias)`, `h = exp(A Δ) h + Δ x Bᵀ`, `y = h C + D x`, for each head.
 ///
 /// The time step has no lower or upper limit. A row at position 0 starts from a state of zeros. The
-/// state is written in place, at the rows' slots. The sums run in one order however a prompt is
-/// split into chunks.
+/// state is written in place, at the rows' slots. The sums run in one order, in float32, however a prompt
+/// is split. On a GPU whose tensor cores multiply the type that `precision` names for many rows, many
+/// neighbouring rows run in chunks instead, in that type with float32 sums and state.
 ///
 /// # Shapes
 /// xbc `[m, x: heads head_dim | B: groups state_size | C: groups state_size]`, the result of the
@@ -64,6 +67,7 @@ pub(crate) trait MambaOps: Backend {
 /// `[slots, heads, head_dim, state_size]` float32. Returns y `[m, heads head_dim]` and the state.
 ///
 /// Reference: `NemotronHMamba2Mixer.torch_forward` of transformers, without its clamp of Δ.
+#[allow(clippy::too_many_arguments)]
 pub fn mamba_scan(
     xbc: Tensor<2>,
     dt: Tensor<2>,
@@ -72,6 +76,7 @@ pub fn mamba_scan(
     slots: Tensor<1, Int>,
     state: Tensor<4>,
     spec: MambaSpec,
+    precision: Precision,
 ) -> (Tensor<2>, Tensor<4>) {
     debug_assert_eq!(xbc.dims()[1], spec.conv_dim());
     debug_assert!(spec.dt_offset + spec.heads <= dt.dims()[1]);
@@ -84,6 +89,7 @@ pub fn mamba_scan(
         slots.into_dispatch(),
         state.into_dispatch(),
         spec,
+        precision.of_many_rows(),
     );
     (Tensor::from_dispatch(y), Tensor::from_dispatch(state))
 }
@@ -97,6 +103,7 @@ impl MambaOps for Flex {
         slots: FlexTensor,
         mut state: FlexTensor,
         spec: MambaSpec,
+        _dtype: FloatDType,
     ) -> (FlexTensor, FlexTensor) {
         let ([m, _], [_, dt_width]) = (tensor::dims(&xbc), tensor::dims(&dt));
         let (xbc, dt, heads) = (tensor::contiguous(xbc), tensor::contiguous(dt), tensor::contiguous(heads));

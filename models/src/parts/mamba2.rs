@@ -5,7 +5,7 @@ use atelico_engine::model::Step;
 use atelico_engine::nn::{Linear, RmsNorm};
 use atelico_engine::state::RecurrentState;
 use atelico_engine::{Error, Result};
-use atelico_kernels::ops::{self, ConvSpec, GateOrder, GatedNormSpec, MAX_TAPS, MambaSpec};
+use atelico_kernels::ops::{self, ConvSpec, GateOrder, GatedNormSpec, MAX_TAPS, MambaSpec, Precision};
 use burn::tensor::Tensor;
 
 /// Largest state of a head's element: what the kernels stage at once.
@@ -77,6 +77,7 @@ pub(crate) struct Mamba2 {
     conv: ConvSpec,
     scan: MambaSpec,
     gate: GatedNormSpec,
+    precision: Precision,
 }
 
 impl Mamba2 {
@@ -106,6 +107,7 @@ impl Mamba2 {
             conv: ConvSpec { channels, taps: conv_kernel, offset: inner_size, consecutive: false },
             scan,
             gate: GatedNormSpec { group_size: inner_size / n_groups, gate_offset: 0, order: GateOrder::GateFirst },
+            precision: weights.placement().precision,
         })
     }
 
@@ -127,7 +129,16 @@ impl Mamba2 {
         let y = state.update_matrix(|h| {
             let spec = MambaSpec { consecutive: step.consecutive, ..self.scan };
             let parameters = self.head_parameters.clone();
-            ops::mamba_scan(xbc, projected.clone(), parameters, positions.clone(), slots.clone(), h, spec)
+            ops::mamba_scan(
+                xbc,
+                projected.clone(),
+                parameters,
+                positions.clone(),
+                slots.clone(),
+                h,
+                spec,
+                self.precision,
+            )
         }); // [m, inner_size]
         let gated = ops::gated_rms_norm(y, projected, self.norm.clone(), self.norm_eps, self.gate);
         self.out_proj.forward_add(gated, residual)

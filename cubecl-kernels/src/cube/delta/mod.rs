@@ -1,6 +1,7 @@
 //! The gated delta rule: row by row, or for prompts on tensor cores in chunks.
 
 mod chunks;
+mod prepare;
 mod rows;
 
 use burn::tensor::{DType, FloatDType};
@@ -36,21 +37,11 @@ impl DeltaOps for CubeBackend {
         let [m, _] = dims(&qkv);
         let out = empty(&qkv, [m, spec.value_heads * spec.value_dim], DType::F32);
         let inputs = Inputs { qkv: contiguous(qkv), gates: contiguous(gates), a, dt_bias, positions, slots };
-        match chunks::Plan::new(&out, spec, m, dtype.into()) {
-            Some(plan) => chunks::launch(inputs, &state, &out, plan, dtype.into()),
+        match chunks::shape(&out, spec, m, dtype.into()) {
+            Some(shape) => chunks::launch(inputs, &state, &out, spec, shape, dtype.into()),
             None => rows::launch(inputs, &state, &out, spec),
         }
         (out, state)
-    }
-}
-
-/// The key head of a value head.
-#[cube]
-fn key_head_of(head: u32, #[comptime] spec: DeltaSpec) -> u32 {
-    if comptime!(spec.tiled) {
-        head % comptime!(spec.key_heads as u32)
-    } else {
-        head / comptime!((spec.value_heads / spec.key_heads) as u32)
     }
 }
 

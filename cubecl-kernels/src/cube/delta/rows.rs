@@ -8,7 +8,7 @@
 use burn_cubecl::tensor::CubeTensor;
 use cubecl::prelude::*;
 
-use super::{Inputs, decay_and_strength, key_head_of};
+use super::{Inputs, decay_and_strength};
 use crate::cube::{dims, line, plane_size};
 use crate::ops::{DeltaSpec, L2_EPS};
 
@@ -163,7 +163,11 @@ fn delta_rule<N: Size>(
     // Units past the last column compute it again, so that every unit reaches the barriers.
     let column = select(wanted < dv, wanted, dv - 1);
     let head = CUBE_POS_Y;
-    let key_head = key_head_of(head, spec);
+    let key_head = if comptime!(spec.tiled) {
+        head % comptime!(spec.key_heads as u32)
+    } else {
+        head / comptime!((spec.value_heads / spec.key_heads) as u32)
+    };
     let first = CUBE_POS_Z;
     let end = if comptime!(spec.consecutive) { m } else { first + 1 };
     let base =

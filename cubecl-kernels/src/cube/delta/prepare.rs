@@ -3,12 +3,12 @@
 use cubecl::cmma::MmaDefinition;
 use cubecl::prelude::*;
 
-use super::{CHUNK, FRAGMENT, NARROW, PLANES, Plan, VECTOR};
-use crate::cube::delta::{decay_and_strength, key_head_of};
-use crate::cube::gemm::Pair;
+use super::decay_and_strength;
+use crate::cube::chunks::{CHUNK, PLANES, Shape, VECTOR, first_of_key_head, key_head_of};
+use crate::cube::gemm::{FRAGMENT, NARROW, Pair};
 use crate::cube::head::lanes_sum;
 use crate::cube::mma::{first, second_of_rows, two_of, zeros};
-use crate::ops::L2_EPS;
+use crate::ops::{DeltaSpec, L2_EPS};
 
 /// Floats from one row of a square tile to the next.
 const STRIDE: u32 = CHUNK + 1;
@@ -32,17 +32,17 @@ pub(super) fn prepare<F: Float, N: Size, W: Size>(
     decays: &mut [f32],
     m: u32,
     gate_width: u32,
-    #[comptime] plan: Plan,
+    #[comptime] spec: DeltaSpec,
+    #[comptime] shape: Shape,
     #[define(F)] _dtype: ElemType,
 ) {
-    let spec = comptime!(plan.spec);
     let (lane, plane) = (UNIT_POS_X, UNIT_POS_Y);
     let unit = plane * 32 + lane;
     let (chunk, head) = (CUBE_POS_X, CUBE_POS_Y);
-    let key_head = key_head_of(head, spec);
+    let key_head = key_head_of(head, shape);
     let row0 = chunk * CHUNK;
-    let mut k_tile = Shared::<[Vector<F, N>]>::new_slice(comptime!((CHUNK * plan.key_stride()) as usize));
-    let mut q_tile = Shared::<[Vector<F, N>]>::new_slice(comptime!((CHUNK * plan.key_stride()) as usize));
+    let mut k_tile = Shared::<[Vector<F, N>]>::new_slice(comptime!((CHUNK * shape.key_stride()) as usize));
+    let mut q_tile = Shared::<[Vector<F, N>]>::new_slice(comptime!((CHUNK * shape.key_stride()) as usize));
     // A, and the inverse of I + A.
     let mut below = Shared::<[f32]>::new_slice(comptime!((CHUNK * STRIDE) as usize));
     let mut inverse = Shared::<[f32]>::new_slice(comptime!((CHUNK * STRIDE) as usize));
@@ -52,23 +52,19 @@ pub(super) fn prepare<F: Float, N: Size, W: Size>(
     let mut strengths = Shared::<[f32]>::new_slice(comptime!(CHUNK as usize));
 
     // A few rows at once, a vector of each a unit.
-    let parts = comptime!(plan.key_dim() / VECTOR);
-    let at_once = comptime!(32 * VECTOR / plan.key_dim());
+    let parts = comptime!(shape.key_dim / VECTOR);
+    let at_once = comptime!(32 * VECTOR / shape.key_dim);
     let part = lane % parts;
     // The first of the value heads of a key head writes for all.
-    let writes = if comptime!(spec.tiled) {
-        head == key_head
-    } else {
-        head % comptime!((spec.value_heads / spec.key_heads) as u32) == 0
-    };
+    let writes = first_of_key_head(head, shape);
     #[unroll]
     for i in 0..comptime!(FRAGMENT / at_once) {
         let t = plane * FRAGMENT + i * at_once + lane / parts;
         let row = row0 + t;
-        let from = (min(row, m - 1) * comptime!(spec.width() as u32) + key_head * plan.key_dim() + part * VECTOR) / 4;
+        let from = (min(row, m - 1) * comptime!(shape.width) + key_head * shape.key_dim + part * VECTOR) / 4;
         #[unroll]
         for which in 0..2u32 {
-            let from = from + comptime!(which * plan.keys_width() / 4);
+            let from = from + comptime!(which * shape.key_heads * shape.key_dim / 4);
             let (low, high) = (qkv[from as usize], qkv[(from + 1) as usize]);
             let mut squares = 0.0f32;
             #[unroll]
@@ -84,7 +80,7 @@ pub(super) fn prepare<F: Float, N: Size, W: Size>(
                 vector.insert(j, F::cast_from(low.extract(j) * scale));
                 vector.insert(comptime!(j + 4), F::cast_from(high.extract(j) * scale));
             }
-            let to = (t * plan.key_stride() + part) as usize;
+            let to = (t * shape.key_stride() + part) as usize;
             let out = ((key_head * CUBE_COUNT_X * CHUNK + row) * parts + part) as usize;
             if comptime!(which == 0) {
                 q_tile[to] = vector;
@@ -133,16 +129,16 @@ pub(super) fn prepare<F: Float, N: Size, W: Size>(
     let definition = MmaDefinition::<F, F, f32>::new(16usize, 8usize, 16usize);
     let mut of_keys = zeros(comptime!(CHUNK / NARROW));
     let mut of_queries = zeros(comptime!(CHUNK / NARROW));
-    let stride = comptime!(plan.key_stride());
+    let stride = comptime!(shape.key_stride());
     #[unroll]
-    for step in 0..comptime!(plan.key_steps()) {
-        let at = plane * comptime!(FRAGMENT * plan.key_stride()) + comptime!(step * 2);
+    for step in 0..comptime!(shape.key_steps()) {
+        let at = plane * comptime!(FRAGMENT * shape.key_stride()) + comptime!(step * 2);
         let k = first::<F, N>(&k_tile, at, stride);
         let q = first::<F, N>(&q_tile, at, stride);
         #[unroll]
         for n in 0..PLANES {
             if n <= plane {
-                let from = comptime!(n * FRAGMENT * plan.key_stride() + step * 2).runtime();
+                let from = comptime!(n * FRAGMENT * shape.key_stride() + step * 2).runtime();
                 let others = second_of_rows::<F, N>(&k_tile, from, stride);
                 #[unroll]
                 for half in 0..2u32 {

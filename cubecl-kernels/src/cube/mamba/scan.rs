@@ -1,17 +1,16 @@
-//! The selective state-space recurrence of Mamba2: a part of a head's state in the registers of
-//! each cube while the tokens pass.
+//! Token by token, on any device: a part of a head's state in the registers of each cube while the tokens
+//! pass.
 //!
 //! Four units share an element of the head, each a quarter of its state. What a few tokens need is
 //! staged in shared memory; the loads of the next few are in flight meanwhile. A decode step is the
 //! same kernel over runs of one token.
 
-use burn::tensor::DType;
-use burn_cubecl::CubeBackend;
 use burn_cubecl::tensor::CubeTensor;
 use cubecl::prelude::*;
 
-use super::{contiguous, dims, empty, line};
-use crate::ops::{MambaOps, MambaSpec};
+use super::{Inputs, softplus};
+use crate::cube::{dims, line};
+use crate::ops::MambaSpec;
 
 /// Elements of a head that a cube holds.
 const ROWS: u32 = 16;
@@ -24,54 +23,37 @@ const STAGED: usize = 1024;
 /// Most tokens of a stage.
 const TOKENS: usize = 8;
 
-impl MambaOps for CubeBackend {
-    fn mamba_scan(
-        xbc: CubeTensor,
-        dt: CubeTensor,
-        heads: CubeTensor,
-        positions: CubeTensor,
-        slots: CubeTensor,
-        state: CubeTensor,
-        spec: MambaSpec,
-    ) -> (CubeTensor, CubeTensor) {
-        let (xbc, dt, heads) = (contiguous(xbc), contiguous(dt), contiguous(heads));
-        let ([m, _], [_, dt_width]) = (dims(&xbc), dims(&dt));
-        let y = empty(&xbc, [m, spec.inner_size()], DType::F32);
-        let (runs, tokens) = if spec.consecutive { (1, m) } else { (m, 1) };
-        let tile = (STAGED / spec.state_size).clamp(1, TOKENS).min(tokens.next_power_of_two());
-        // Vectors of B begin behind those of x.
-        let vector = if spec.state_size % 4 == 0 && spec.inner_size() % 4 == 0 { 4 } else { 1 };
-        mamba_scan::launch(
-            &y.client,
-            CubeCount::Static((spec.heads * spec.head_dim.div_ceil(ROWS as usize)) as u32, runs as u32, 1),
-            line(UNITS),
-            vector,
-            xbc.clone().into_buffer_arg(),
-            xbc.into_buffer_arg(),
-            dt.into_buffer_arg(),
-            heads.into_buffer_arg(),
-            positions.into_buffer_arg(),
-            slots.into_buffer_arg(),
-            state.clone().into_buffer_arg(),
-            y.clone().into_buffer_arg(),
-            tokens as u32,
-            dt_width as u32,
-            spec.dt_offset as u32,
-            spec.heads as u32,
-            spec.head_dim as u32,
-            spec.groups as u32,
-            spec.state_size as u32,
-            tile as u32,
-            vector as u32,
-        );
-        (y, state)
-    }
-}
-
-/// `ln(1 + exp(x))`, without overflow.
-#[cube]
-fn softplus(x: f32) -> f32 {
-    max(x, 0.0f32) + f32::ln(1.0f32 + f32::exp(-f32::abs(x)))
+/// The tokens of each slot one after the other.
+pub(super) fn launch(inputs: Inputs, state: &CubeTensor, y: &CubeTensor, spec: MambaSpec) {
+    let Inputs { xbc, dt, heads, positions, slots } = inputs;
+    let ([m, _], [_, dt_width]) = (dims(&xbc), dims(&dt));
+    let (runs, tokens) = if spec.consecutive { (1, m) } else { (m, 1) };
+    let tile = (STAGED / spec.state_size).clamp(1, TOKENS).min(tokens.next_power_of_two());
+    // Vectors of B begin behind those of x.
+    let vector = if spec.state_size % 4 == 0 && spec.inner_size() % 4 == 0 { 4 } else { 1 };
+    mamba_scan::launch(
+        &y.client,
+        CubeCount::Static((spec.heads * spec.head_dim.div_ceil(ROWS as usize)) as u32, runs as u32, 1),
+        line(UNITS),
+        vector,
+        xbc.clone().into_buffer_arg(),
+        xbc.into_buffer_arg(),
+        dt.into_buffer_arg(),
+        heads.into_buffer_arg(),
+        positions.into_buffer_arg(),
+        slots.into_buffer_arg(),
+        state.clone().into_buffer_arg(),
+        y.clone().into_buffer_arg(),
+        tokens as u32,
+        dt_width as u32,
+        spec.dt_offset as u32,
+        spec.heads as u32,
+        spec.head_dim as u32,
+        spec.groups as u32,
+        spec.state_size as u32,
+        tile as u32,
+        vector as u32,
+    );
 }
 
 /// `x` holds the same buffer as `bc`, element by element.
