@@ -3,8 +3,8 @@
 
 use atelico_kernels::formats::Format;
 use atelico_kernels::ops::{
-    self, AttentionSpec, Fusion, IN_PROMPT, KvSource, Precision, RopePairing, RopeSpec, SAMPLE_PARAMS, SampleSpec,
-    SampleState, Weight,
+    self, Activation, AttentionSpec, Fusion, IN_PROMPT, KvSource, Precision, RopePairing, RopeSpec, SAMPLE_PARAMS,
+    SampleSpec, SampleState, Weight,
 };
 use atelico_kernels::reference;
 use atelico_tests::kernels::{Noise, close, each_device, floats, ints, tensor};
@@ -60,7 +60,7 @@ fn products_equal_the_reference() {
     });
 }
 
-/// Norm, gate and residual that ride along with a product equal the steps one by one.
+/// Norm, activation and residual that ride along with a product equal the steps one by one.
 #[test]
 fn fused_products_equal_their_parts() {
     // Normed inputs are large beside what their products cancel to.
@@ -75,10 +75,10 @@ fn fused_products_equal_their_parts() {
                 let (x, norm) = (noise.floats(m * cols), noise.floats(cols));
                 let residual = noise.floats(m * rows);
                 let weight = Weight::new(format, rows, cols, &bytes, device).unwrap();
-                let run = |normed: bool, gated: bool, added: bool| {
+                let run = |normed: bool, activation: Activation, added: bool| {
                     let fusion = Fusion {
                         norm: normed.then(|| (tensor(&norm, [cols], device), 1e-5)),
-                        gated,
+                        activation,
                         residual: added.then(|| tensor(&residual, [m, rows], device)),
                         bias: None,
                     };
@@ -89,16 +89,19 @@ fn fused_products_equal_their_parts() {
                 let product = reference::linear(&normed, format, &bytes, rows, cols);
                 let what = format!("{name} {format:?} [{rows}, {cols}] x {m}");
                 if tries(0) {
-                    close(&what, &run(true, false, false), &product, 1e-4);
+                    let squares = product.iter().map(|v| v.max(0.0).powi(2)).collect::<Vec<_>>();
+                    let activation = if f % 2 == 0 { Activation::Relu2 } else { Activation::None };
+                    let expected = if f % 2 == 0 { &squares } else { &product };
+                    close(&what, &run(true, activation, false), expected, 1e-4);
                 }
                 if tries(1) {
                     let gated = reference::silu_mul(&product, rows / 2);
-                    close(&what, &run(true, true, false), &gated, 1e-4);
+                    close(&what, &run(true, Activation::SwiGlu, false), &gated, 1e-4);
                 }
                 let plain = reference::linear(&x, format, &bytes, rows, cols);
                 let sum = plain.iter().zip(&residual).map(|(a, b)| a + b).collect::<Vec<_>>();
                 if tries(2) {
-                    close(&what, &run(false, false, true), &sum, 1e-4);
+                    close(&what, &run(false, Activation::None, true), &sum, 1e-4);
                 }
             }
         }

@@ -4,7 +4,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 use atelico_kernels::formats::Format;
-use atelico_kernels::ops::{self, Fusion, MoeGatingSpec, MoeScores, Precision, Weight};
+use atelico_kernels::ops::{self, Activation, Fusion, MoeGatingSpec, MoeScores, Precision, Weight};
 use atelico_kernels::reference;
 use atelico_tests::kernels::{Noise, close, each_device, floats, tensor};
 
@@ -44,7 +44,7 @@ fn activations_are_rounded_to_bytes() {
                 let run = |x: &[f32]| {
                     let fusion = Fusion {
                         norm: normed.then(|| (tensor(&norm, [cols], device), 1e-5)),
-                        gated,
+                        activation: if gated { Activation::SwiGlu } else { Activation::None },
                         residual: added.then(|| tensor(&residual, [m, rows], device)),
                         bias: None,
                     };
@@ -100,7 +100,7 @@ fn large_matrices_are_multiplied_alike() {
             let what = format!("{name} {format:?}");
             close(&what, &run(Fusion::default()), &product(&x), BOUND);
             let norm_weight = Some((tensor(&norm, [cols], device), 1e-5));
-            let found = run(Fusion { norm: norm_weight, gated: true, ..Fusion::default() });
+            let found = run(Fusion { norm: norm_weight, activation: Activation::SwiGlu, ..Fusion::default() });
             let scale = 1.0 / (x.iter().map(|v| v * v).sum::<f32>() / cols as f32 + 1e-5).sqrt();
             let scaled = x.iter().zip(&norm).map(|(x, w)| x * w).collect::<Vec<_>>();
             let normed = product(&scaled).iter().map(|v| v * scale).collect::<Vec<_>>();
@@ -133,14 +133,16 @@ fn experts_meet_rounded_activations() {
 
             let x = noise.floats(m * cols);
             let x_tensor = tensor(&x, [m, cols], device);
-            let found = ops::moe_linear(&x_tensor, std::slice::from_ref(&weight), &route, Precision::Int8);
+            let weights = std::slice::from_ref(&weight);
+            let found = ops::moe_linear(&x_tensor, weights, &route, Activation::None, Precision::Int8);
             let x = rounded(&x);
             let expected =
                 ids.iter().enumerate().flat_map(|(choice, id)| expert(&x[choice / top_k * cols..][..cols], *id));
             close(&what, &floats(found), &expected.collect::<Vec<_>>(), BOUND);
 
             let h = noise.floats(m * top_k * cols);
-            let found = ops::moe_linear_sum(tensor(&h, [m * top_k, cols], device), &weight, &route, Precision::Int8);
+            let h_tensor = tensor(&h, [m * top_k, cols], device);
+            let found = ops::moe_linear_sum(h_tensor, &weight, &route, None, Precision::Int8);
             let (h, shares) = (rounded(&h), floats(route.weights.clone()));
             let mut expected = vec![0.0; m * rows];
             for (choice, id) in ids.iter().enumerate() {

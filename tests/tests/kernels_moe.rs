@@ -2,7 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 use atelico_kernels::formats::Format;
-use atelico_kernels::ops::{self, MoeGatingSpec, MoeScores, Precision, Weight};
+use atelico_kernels::ops::{self, Activation, MoeGatingSpec, MoeScores, Precision, Weight};
 use atelico_kernels::reference;
 use atelico_tests::kernels::{Noise, close, each_device, floats, tensor};
 
@@ -92,18 +92,25 @@ fn products_with_experts_equal_the_reference() {
 
                     let x = noise.floats(m * cols);
                     let pairs = [weight.clone(), weight.clone()];
-                    let found = floats(ops::moe_linear(&tensor(&x, [m, cols], device), &pairs, &route, Precision::F32));
                     let expected = ids
                         .iter()
                         .enumerate()
-                        .flat_map(|(choice, id)| expert(&x[choice / top_k * cols..][..cols], *id).repeat(2));
-                    close(&what, &found, &expected.collect::<Vec<_>>(), 2e-5);
+                        .flat_map(|(choice, id)| expert(&x[choice / top_k * cols..][..cols], *id).repeat(2))
+                        .collect::<Vec<_>>();
+                    let squares = expected.iter().map(|v| v.max(0.0).powi(2)).collect::<Vec<_>>();
+                    for (activation, expected) in [(Activation::None, &expected), (Activation::Relu2, &squares)] {
+                        let x = tensor(&x, [m, cols], device);
+                        let found = ops::moe_linear(&x, &pairs, &route, activation, Precision::F32);
+                        close(&what, &floats(found), expected, 4e-5);
+                    }
 
                     let h = noise.floats(m * top_k * cols);
                     let h_tensor = tensor(&h, [m * top_k, cols], device);
-                    let found = floats(ops::moe_linear_sum(h_tensor, &weight, &route, Precision::F32));
+                    let residual = noise.floats(m * rows);
+                    let residual_tensor = Some(tensor(&residual, [m, rows], device));
+                    let found = floats(ops::moe_linear_sum(h_tensor, &weight, &route, residual_tensor, Precision::F32));
                     let shares = floats(route.weights.clone());
-                    let mut expected = vec![0.0; m * rows];
+                    let mut expected = residual;
                     for (choice, id) in ids.iter().enumerate() {
                         let y = expert(&h[choice * cols..][..cols], *id);
                         let out = &mut expected[choice / top_k * rows..][..rows];

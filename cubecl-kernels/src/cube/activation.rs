@@ -48,7 +48,7 @@ impl ActivationOps for CubeBackend {
         let out = empty(&x, [m, n], DType::F32);
         let count = grid((m * n).div_ceil(UNITS as usize));
         let (input, output) = (x.into_buffer_arg(), out.clone().into_buffer_arg());
-        relu2::launch(&out.client, count, line(UNITS), input, output, (m * n) as u32);
+        squared_relu::launch(&out.client, count, line(UNITS), input, output, (m * n) as u32);
         out
     }
 }
@@ -92,11 +92,16 @@ fn gated_table(
     }
 }
 
+#[cube]
+pub(super) fn relu2(x: f32) -> f32 {
+    let v = max(x, 0.0f32);
+    v * v
+}
+
 #[cube(launch)]
-fn relu2(x: &[f32], out: &mut [f32], total: u32) {
+fn squared_relu(x: &[f32], out: &mut [f32], total: u32) {
     let i = (CUBE_POS_Y * CUBE_COUNT_X + CUBE_POS_X) * UNITS + UNIT_POS_X;
     if i < total {
-        let v = max(x[i as usize], 0.0f32);
-        out[i as usize] = v * v;
+        out[i as usize] = relu2(x[i as usize]);
     }
 }

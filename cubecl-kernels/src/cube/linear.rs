@@ -12,7 +12,7 @@ use super::runs::{CHUNK, code_exponent};
 use super::unpack::{Planes, blocks, groups_per_block, native_half, planes, unpack1, unpack8};
 use super::{contiguous, dims, empty, gemm, grid, line, plane_size, stacked_grid};
 use crate::formats::Format;
-use crate::ops::{FusedLinearOps, FusionSpec, LinearOps, MATVEC_ROWS, MatrixSpec};
+use crate::ops::{Activation, FusedLinearOps, FusionSpec, LinearOps, MATVEC_ROWS, MatrixSpec};
 
 /// Planes of a matrix-vector cube, or a few less where they do not divide it.
 const PLANES: u32 = 8;
@@ -189,7 +189,7 @@ fn matvec_plan(x: &CubeTensor, spec: MatrixSpec, m: usize, fusion: FusionSpec, c
         plane,
         native_half: native_half(x),
         norm: fusion.norm_eps.is_some(),
-        gated: fusion.gated,
+        activation: fusion.activation,
         residual: fusion.residual,
         choice,
         int8: fusion.int8 && packed,
@@ -217,7 +217,10 @@ pub(super) struct Chosen {
     pub(super) weights: CubeTensor,
     pub(super) experts: usize,
     pub(super) share: usize,
-    /// Round x to bytes.
+    /// Added to the result, where there is one for each token.
+    pub(super) residual: Option<CubeTensor>,
+    /// What follows the product, and whether x is rounded to bytes.
+    pub(super) activation: Activation,
     pub(super) int8: bool,
 }
 
@@ -235,8 +238,15 @@ pub(super) fn launch_chosen(
     let all = planes(format, blocks(format, rows * cols));
     let rows = rows / chosen.experts;
     let of_expert = MatrixSpec { rows, ..spec };
-    let plan = matvec_plan(&x, of_expert, 1, FusionSpec { int8: chosen.int8, ..FusionSpec::default() }, chosen.choice);
+    let fusion = FusionSpec {
+        norm_eps: None,
+        activation: chosen.activation,
+        residual: chosen.residual.is_some(),
+        int8: chosen.int8,
+    };
+    let plan = matvec_plan(&x, of_expert, 1, fusion, chosen.choice);
     let stand_in = x.clone();
+    let residual = chosen.residual.unwrap_or_else(|| x.clone());
     // SAFETY: as in [`launch_matvec`]; ids lie below the number of experts, which the gate sees to.
     unsafe {
         matvec::matvec::launch_unchecked(
@@ -247,8 +257,8 @@ pub(super) fn launch_chosen(
             x.into_buffer_arg(),
             words.clone().into_buffer_arg(),
             words.into_buffer_arg(),
-            stand_in.clone().into_buffer_arg(),
             stand_in.into_buffer_arg(),
+            residual.into_buffer_arg(),
             out.clone().into_buffer_arg(),
             chosen.ids.into_buffer_arg(),
             chosen.weights.into_buffer_arg(),
@@ -262,11 +272,6 @@ pub(super) fn launch_chosen(
             plan,
         );
     }
-}
-
-/// Whether rows divide into the 16-byte loads of [`matvec::matvec`].
-pub(super) fn vectors_divide(spec: MatrixSpec) -> bool {
-    spec.cols * spec.format.block_bytes() % 16 == 0 || !spec.format.is_float()
 }
 
 #[allow(clippy::too_many_arguments)]
@@ -284,9 +289,9 @@ fn launch_matvec(
     let [m, stride] = dims(out);
     let plane = plane_size(&x);
     let (stride, offset) = (stride as u32, offset as u32);
-    if vectors_divide(spec) {
+    if spec.whole_vectors() {
         let plan = matvec_plan(&x, spec, m, fusion, Choice::All);
-        let outputs = if fusion.gated { rows / 2 } else { rows };
+        let outputs = if plan.gated() { rows / 2 } else { rows };
         let stand_in = words.clone();
         // SAFETY: rows and chunks past the last are masked or clamped in the kernel, and the buffers
         // hold what the shapes say: x `[m, cols]`, the planes of `spec`, `[cols]`, `[m, stride]` twice.

@@ -7,12 +7,14 @@
 
 use cubecl::prelude::*;
 
+use super::activation::relu2;
 use super::matvec_int8::step_sums_int8;
 use super::runs::{
     CHUNK, RUN, chunks_per_block, code_float, code_offset, has_min, run_codes, run_scale, run_start, zero,
 };
 use super::unpack::{Planes, half_to_f32, unpack1};
 use crate::formats::Format;
+use crate::ops::Activation;
 
 /// Whose rows are multiplied.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -48,8 +50,8 @@ pub(super) struct MatvecPlan {
     pub(super) native_half: bool,
     /// Norm x first.
     pub(super) norm: bool,
-    /// Rows `i` and `i + rows / 2` make `silu(a) b`.
-    pub(super) gated: bool,
+    /// What follows the product; rows `i` and `i + rows / 2` make a gated output.
+    pub(super) activation: Activation,
     /// Add to the output.
     pub(super) residual: bool,
     /// Other than [`Choice::All`] takes one column.
@@ -73,9 +75,14 @@ impl MatvecPlan {
         if self.format.is_float() { 1 } else { CHUNK / RUN }
     }
 
+    /// Whether an output takes two rows.
+    pub(super) fn gated(self) -> bool {
+        self.activation == Activation::SwiGlu
+    }
+
     /// Outputs of a plane per column.
     pub(super) fn outputs(self) -> u32 {
-        if self.gated { self.rows / 2 } else { self.rows }
+        if self.gated() { self.rows / 2 } else { self.rows }
     }
 
     /// Outputs of a cube per column.
@@ -214,7 +221,7 @@ pub(super) fn matvec<N: Size>(
     );
 }
 
-/// Two products with the same x in one launch, their outputs side by side, neither gated nor with a residual:
+/// Two products with the same x in one launch, their outputs side by side, neither activated nor with a residual:
 /// the first of the weights has the first `cubes` cubes. What is not read stands in as `nothing` and `no_ids`.
 #[cube(launch_unchecked)]
 #[allow(clippy::too_many_arguments)]
@@ -371,7 +378,7 @@ fn product<N: Size>(
             for j in 0..plan.split {
                 let base = (group + j) * comptime!((plan.rows + 1) * plan.m);
                 total += parts[(base + r * m + c) as usize];
-                if comptime!(plan.gated) {
+                if comptime!(plan.gated()) {
                     second += parts[(base + (r + rows / 2) * m + c) as usize];
                 }
                 if comptime!(plan.norm) {
@@ -384,8 +391,11 @@ fn product<N: Size>(
                 total *= scale;
                 second *= scale;
             }
-            if comptime!(plan.gated) {
+            if comptime!(plan.gated()) {
                 total = total / (1.0f32 + f32::exp(-total)) * second;
+            }
+            if comptime!(plan.activation == Activation::Relu2) {
+                total = relu2(total);
             }
             let column = if comptime!(matches!(plan.choice, Choice::All)) { c } else { CUBE_POS_Z };
             let to = column * stride + offset + row;

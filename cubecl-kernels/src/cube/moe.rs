@@ -9,13 +9,13 @@ use burn_cubecl::CubeBackend;
 use burn_cubecl::tensor::CubeTensor;
 use cubecl::prelude::*;
 
-use super::linear::{Chosen, launch_chosen, vectors_divide};
+use super::linear::{Chosen, launch_chosen};
 use super::matvec::Choice;
 use super::norm::cube_sum;
 use super::unpack::unpack1;
 use super::{contiguous, dims, empty, gemm, grid, line, plane_size};
 use crate::formats::Format;
-use crate::ops::{MatrixSpec, MoeGatingSpec, MoeOps, MoeProduct, MoeScores, MoeTerms};
+use crate::ops::{Activation, MatrixSpec, MoeGatingSpec, MoeOps, MoeProduct, MoeScores, MoeSum, MoeTerms};
 
 /// Units of the cubes that choose and sort.
 const UNITS: u32 = 256;
@@ -86,10 +86,10 @@ impl MoeOps for CubeBackend {
         out: CubeTensor,
     ) -> CubeTensor {
         let MatrixSpec { format, rows, cols } = spec;
-        let MoeProduct { experts, share, offset, int8 } = product;
+        let MoeProduct { experts, share, offset, activation, int8 } = product;
         let [count, stride] = dims(&out);
         let (x, choices) = (contiguous(x), contiguous(choices));
-        if !grouped && vectors_divide(spec) {
+        if !grouped && spec.whole_vectors() {
             let (ids, weights) = (choices.clone(), choices);
             launch_chosen(
                 x,
@@ -97,12 +97,12 @@ impl MoeOps for CubeBackend {
                 spec,
                 &out,
                 offset,
-                Chosen { choice: Choice::Each, ids, weights, experts, share, int8 },
+                Chosen { choice: Choice::Each, ids, weights, experts, share, residual: None, activation, int8 },
             );
             return out;
         }
         if grouped {
-            let grouped = gemm::Grouped { groups: choices, experts, share };
+            let grouped = gemm::Grouped { groups: choices, experts, share, activation };
             gemm::launch_grouped(x, words, spec, gemm::Output { out: &out, offset }, grouped);
             return out;
         }
@@ -131,17 +131,21 @@ impl MoeOps for CubeBackend {
         spec: MatrixSpec,
         ids: CubeTensor,
         weights: CubeTensor,
-        experts: usize,
-        int8: bool,
+        residual: CubeTensor,
+        sum: MoeSum,
     ) -> CubeTensor {
+        let MoeSum { experts, adds, int8 } = sum;
         let MatrixSpec { format, rows, cols } = spec;
         let (h, ids, weights) = (contiguous(h), contiguous(ids), contiguous(weights));
         let [m, top_k] = dims(&ids);
         let rows = rows / experts;
         let out = empty(&h, [m, rows], DType::F32);
-        if vectors_divide(spec) {
+        if spec.whole_vectors() {
             let choice = Choice::Sum { top_k: top_k as u32 };
-            launch_chosen(h, words, spec, &out, 0, Chosen { choice, ids, weights, experts, share: 1, int8 });
+            let activation = Activation::None;
+            let residual = adds.then(|| contiguous(residual));
+            let chosen = Chosen { choice, ids, weights, experts, share: 1, residual, activation, int8 };
+            launch_chosen(h, words, spec, &out, 0, chosen);
             return out;
         }
         sum_ragged::launch(

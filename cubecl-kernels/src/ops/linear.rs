@@ -10,7 +10,6 @@ use super::weight::{MatrixSpec, Weight, is_cpu};
 #[cfg(feature = "cube")]
 use crate::cube::gemm::multiplies_registers;
 use crate::flex::{self, tensor};
-use crate::formats::Format;
 
 /// Arithmetic of products. On a GPU those with packed weights and up to [`MATVEC_ROWS`] rows, the
 /// products of decode steps, run in [`Int8`](Self::Int8) unless this is [`F32`](Self::F32), and those
@@ -60,11 +59,23 @@ fn matvec_rows(device: &Device, precision: Precision) -> usize {
     }
 }
 
+/// What the outputs of a product go through before they are written.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Activation {
+    /// Nothing.
+    #[default]
+    None,
+    /// The first half of them gates the second: `silu(a) * b`.
+    SwiGlu,
+    /// `relu(a)²`.
+    Relu2,
+}
+
 /// What the backends are told of a [`Fusion`].
 #[derive(Clone, Copy, Debug, PartialEq, Default)]
 pub(crate) struct FusionSpec {
     pub(crate) norm_eps: Option<f32>,
-    pub(crate) gated: bool,
+    pub(crate) activation: Activation,
     pub(crate) residual: bool,
     /// Round x to bytes where the weights are packed.
     pub(crate) int8: bool,
@@ -77,8 +88,8 @@ pub struct Fusion {
     pub bias: Option<Tensor<1>>,
     /// x is RMS-normed first: weight `[cols]` float32 and epsilon.
     pub norm: Option<(Tensor<1>, f32)>,
-    /// The first half of the outputs gates the second: `silu(a) * b`.
-    pub gated: bool,
+    /// What follows the product.
+    pub activation: Activation,
     /// Added to the result, which has its shape.
     pub residual: Option<Tensor<2>>,
 }
@@ -121,7 +132,7 @@ pub(crate) trait FusedLinearOps: Backend {
     ) -> FloatTensor<Self>;
 
     /// Two such products with the same x, the outputs of the second weight after those of the first, in one
-    /// launch: few rows, weights of whole 16-byte vectors, no gate and no residual.
+    /// launch: few rows, weights of whole 16-byte vectors, no activation and no residual.
     #[allow(clippy::too_many_arguments)]
     fn linear_pair_into(
         x: FloatTensor<Self>,
@@ -173,10 +184,12 @@ pub fn linear_merged(x: Tensor<2>, weights: &[Weight], precision: Precision) -> 
 /// [`linear_merged`] with a norm before it and a gate or a residual after it.
 ///
 /// # Shapes
-/// x `[m, cols]` float32, or the type of a gated result; returns `[m, Σ rows]` float32, or where `fusion`
-/// gates half as wide, and on a GPU for many rows in the type that `precision` multiplies in.
+/// x `[m, cols]` float32, or the type of an activated result; returns `[m, Σ rows]` float32, or where `fusion`
+/// gates half as wide; on a GPU what an activation leaves of many rows has the type that `precision` multiplies
+/// in.
 pub fn linear_fused(x: Tensor<2>, weights: &[Weight], fusion: Fusion, precision: Precision) -> Tensor<2> {
-    if fusion.bias.is_none() && (!fusion.gated || weights.len() == 1) && !is_cpu(&x.device()) {
+    if fusion.bias.is_none() && (fusion.activation != Activation::SwiGlu || weights.len() == 1) && !is_cpu(&x.device())
+    {
         if takes_norm(&x, weights, precision) {
             return fused_launches(x, weights, fusion, precision);
         }
@@ -198,7 +211,11 @@ pub fn linear_fused(x: Tensor<2>, weights: &[Weight], fusion: Fusion, precision:
         Some(bias) => y + bias.unsqueeze::<2>(),
         None => y,
     };
-    let y = if fusion.gated { super::silu_mul(y) } else { y };
+    let y = match fusion.activation {
+        Activation::None => y,
+        Activation::SwiGlu => super::silu_mul(y),
+        Activation::Relu2 => super::relu2(y),
+    };
     match fusion.residual {
         Some(residual) => y + residual,
         None => y,
@@ -209,9 +226,9 @@ pub fn linear_fused(x: Tensor<2>, weights: &[Weight], fusion: Fusion, precision:
 /// 16-byte vectors.
 fn takes_norm(x: &Tensor<2>, weights: &[Weight], precision: Precision) -> bool {
     let [m, cols] = x.dims();
-    let whole = |format: Format| !format.is_float() || (cols * format.block_bytes()).is_multiple_of(16);
+    debug_assert!(weights.iter().all(|w| w.spec().cols == cols), "{cols} columns");
     let device = x.device();
-    !is_cpu(&device) && m <= matvec_rows(&device, precision) && weights.iter().all(|w| whole(w.spec().format))
+    !is_cpu(&device) && m <= matvec_rows(&device, precision) && weights.iter().all(|w| w.spec().whole_vectors())
 }
 
 /// A launch for each weight, of what [`FusedLinearOps::linear_fused_into`] takes.
@@ -220,7 +237,7 @@ fn fused_launches(x: Tensor<2>, weights: &[Weight], fusion: Fusion, precision: P
     let m = x.dims()[0];
     let spec = FusionSpec {
         norm_eps: fusion.norm.as_ref().map(|(_, eps)| *eps),
-        gated: fusion.gated,
+        activation: fusion.activation,
         residual: fusion.residual.is_some(),
         int8: precision != Precision::F32,
     };
@@ -228,8 +245,8 @@ fn fused_launches(x: Tensor<2>, weights: &[Weight], fusion: Fusion, precision: P
     let dtype = if many { precision.of_many_rows() } else { FloatDType::F32 };
     let x = x.cast(dtype);
     let rows = weights.iter().map(|w| w.spec().rows).sum::<usize>();
-    let stride = if fusion.gated { rows / 2 } else { rows };
-    let out_dtype = if fusion.gated { dtype } else { FloatDType::F32 };
+    let stride = if fusion.activation == Activation::SwiGlu { rows / 2 } else { rows };
+    let out_dtype = if fusion.activation == Activation::None { FloatDType::F32 } else { dtype };
     // One axis, then a view: two axes may be allocated with padded rows.
     let mut out = Tensor::<1>::empty([m * stride], (&device, DType::from(out_dtype))).reshape([m, stride]);
     // What is not read stands in as x.
@@ -242,7 +259,7 @@ fn fused_launches(x: Tensor<2>, weights: &[Weight], fusion: Fusion, precision: P
         None => x.clone().into_dispatch(),
     };
     let mut offset = 0;
-    let pairs = !many && !spec.gated && !spec.residual;
+    let pairs = !many && spec.activation == Activation::None && !spec.residual;
     for weights in weights.chunks(if pairs { 2 } else { 1 }) {
         let (x, to, norm_weight) = (x.clone().into_dispatch(), out.into_dispatch(), norm_weight.clone());
         let words = |weight: &Weight| weight.words().clone().into_dispatch();

@@ -41,7 +41,7 @@ pub use kv_cache::{Q8_BLOCK, q8_width};
 pub(crate) use kv_cache::{Q8_LARGEST, Q8_MIDDLE};
 #[cfg(feature = "cube")]
 pub(crate) use linear::MATVEC_ROWS;
-pub use linear::{Fusion, Precision, dequantize, embedding, linear, linear_fused, linear_merged};
+pub use linear::{Activation, Fusion, Precision, dequantize, embedding, linear, linear_fused, linear_merged};
 pub use mamba::{MambaSpec, mamba_scan};
 pub use moe::{MoeGatingSpec, MoeRoute, MoeScores, moe_gate, moe_linear, moe_linear_sum};
 pub use norm::{add_rms_norm, rms_norm, rms_norm_add};
@@ -76,7 +76,7 @@ pub(crate) use linear::{FusedLinearOps, FusionSpec, LinearOps};
 pub(crate) use mamba::MambaOps;
 pub(crate) use moe::MoeProduct;
 #[cfg(feature = "cube")]
-pub(crate) use moe::{MoeOps, MoeTerms};
+pub(crate) use moe::{MoeOps, MoeSum, MoeTerms};
 #[cfg(feature = "cube")]
 pub(crate) use norm::NormOps;
 #[cfg(feature = "cube")]

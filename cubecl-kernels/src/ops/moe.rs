@@ -5,10 +5,10 @@
 
 use burn::backend::tensor::{FloatTensor, IntTensor};
 use burn::backend::{Backend, Dispatch, backend_extension};
-use burn::tensor::{DType, Int, Tensor};
+use burn::tensor::{DType, FloatDType, Int, Tensor};
 use burn_flex::{Flex, FlexTensor};
 
-use super::linear::Precision;
+use super::linear::{Activation, Precision};
 use super::weight::{MatrixSpec, Weight, is_cpu};
 use crate::flex::{self, tensor};
 
@@ -85,15 +85,17 @@ pub(crate) trait MoeOps: Backend {
         out: FloatTensor<Self>,
     ) -> FloatTensor<Self>;
 
-    /// `out[i] = Σ_j weights[i, j] W[ids[i, j]] h[i top_k + j]`, without a buffer between.
+    /// `out[i] = Σ_j weights[i, j] W[ids[i, j]] h[i top_k + j]`, without a buffer between, plus `residual` of that
+    /// shape where `sum` says so.
+    #[allow(clippy::too_many_arguments)]
     fn moe_linear_sum(
         h: FloatTensor<Self>,
         words: IntTensor<Self>,
         spec: MatrixSpec,
         ids: IntTensor<Self>,
         weights: FloatTensor<Self>,
-        experts: usize,
-        int8: bool,
+        residual: FloatTensor<Self>,
+        sum: MoeSum,
     ) -> FloatTensor<Self>;
 
     /// `out[i] = Σ_j weights[i, j] y[i top_k + j]`.
@@ -116,7 +118,20 @@ pub(crate) struct MoeProduct {
     pub(crate) share: usize,
     /// First column of the output.
     pub(crate) offset: usize,
+    /// What follows the product: none, or one of each output alone, and only on a GPU with whole vectors.
+    pub(crate) activation: Activation,
     /// Round x to bytes where the weights are packed and the rows few.
+    pub(crate) int8: bool,
+}
+
+/// One weighted sum of products with experts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct MoeSum {
+    /// Experts of the layer.
+    pub(crate) experts: usize,
+    /// Add the residual; only on a GPU with whole vectors.
+    pub(crate) adds: bool,
+    /// Round h to bytes where the weights are packed.
     pub(crate) int8: bool,
 }
 
@@ -158,26 +173,43 @@ pub fn moe_gate(
 
 /// Products of each row with its chosen experts; the outputs of several weights lie side by side.
 /// On a GPU packed experts meet few rows rounded to bytes unless `precision` is float32, and many rows run
-/// in the type that it names; all else runs in float32.
+/// in the type that it names; all else runs in float32. What an activation leaves of many rows on a GPU has that
+/// type too.
 ///
 /// # Shapes
 /// x `[m, cols]`, or `[m top_k, cols]` with a row for each choice; weights `[experts * rows, cols]`;
 /// returns `[m top_k, Σ rows]`, row `i top_k + j` for choice j of row i.
-pub fn moe_linear(x: &Tensor<2>, weights: &[Weight], route: &MoeRoute, precision: Precision) -> Tensor<2> {
+///
+/// # Panics
+/// When `activation` takes two outputs.
+pub fn moe_linear(
+    x: &Tensor<2>,
+    weights: &[Weight],
+    route: &MoeRoute,
+    activation: Activation,
+    precision: Precision,
+) -> Tensor<2> {
+    assert!(activation != Activation::SwiGlu, "experts' gates and values are weights of their own");
     let [m, top_k] = route.ids.dims();
     let share = m * top_k / x.dims()[0].max(1);
     let stride = weights.iter().map(|w| w.spec().rows / route.experts).sum();
-    // One axis, then a view: two axes may be allocated with padded rows.
-    let out = Tensor::<1>::empty([m * top_k * stride], (&x.device(), DType::F32));
-    let mut out = out.reshape([m * top_k, stride]);
+    let gpu = !is_cpu(&x.device());
     let (choices, grouped) = match &route.groups {
         Some(groups) => (groups.clone().into_dispatch(), true),
         None => (route.ids.clone().into_dispatch(), false),
     };
-    let x = if grouped && !is_cpu(&x.device()) { x.clone().cast(precision.of_many_rows()) } else { x.clone() };
+    let rides = gpu && (grouped || weights.iter().all(|w| w.spec().whole_vectors()));
+    let (ahead, after) = if rides { (activation, Activation::None) } else { (Activation::None, activation) };
+    let narrow = precision.of_many_rows();
+    let x = if grouped && gpu { x.clone().cast(narrow) } else { x.clone() };
+    let dtype = if grouped && gpu && ahead != Activation::None { narrow } else { FloatDType::F32 };
+    // One axis, then a view: two axes may be allocated with padded rows.
+    let out = Tensor::<1>::empty([m * top_k * stride], (&x.device(), DType::from(dtype)));
+    let mut out = out.reshape([m * top_k, stride]);
     let mut offset = 0;
     for weight in weights {
-        let product = MoeProduct { experts: route.experts, share, offset, int8: precision != Precision::F32 };
+        let product =
+            MoeProduct { experts: route.experts, share, offset, activation: ahead, int8: precision != Precision::F32 };
         out = Tensor::from_dispatch(Dispatch::moe_linear_into(
             x.clone().into_dispatch(),
             weight.words().clone().into_dispatch(),
@@ -189,29 +221,38 @@ pub fn moe_linear(x: &Tensor<2>, weights: &[Weight], route: &MoeRoute, precision
         ));
         offset += weight.spec().rows / route.experts;
     }
-    out
+    if after == Activation::Relu2 { super::relu2(out) } else { out }
 }
 
-/// The last product of the experts and the weighted sum of each row's.
+/// The last product of the experts and the weighted sum of each row's, plus `residual`.
 ///
 /// # Shapes
-/// h `[m top_k, cols]`, weight `[experts * rows, cols]`; returns `[m, rows]`.
-pub fn moe_linear_sum(h: Tensor<2>, weight: &Weight, route: &MoeRoute, precision: Precision) -> Tensor<2> {
+/// h `[m top_k, cols]`, weight `[experts * rows, cols]`, residual `[m, rows]`; returns `[m, rows]`.
+pub fn moe_linear_sum(
+    h: Tensor<2>,
+    weight: &Weight,
+    route: &MoeRoute,
+    residual: Option<Tensor<2>>,
+    precision: Precision,
+) -> Tensor<2> {
     let weights = route.weights.clone().into_dispatch();
-    Tensor::from_dispatch(if route.groups.is_some() {
-        let y = moe_linear(&h, std::slice::from_ref(weight), route, precision);
-        Dispatch::moe_combine(y.into_dispatch(), weights)
+    let (sum, residual) = if route.groups.is_some() {
+        let y = moe_linear(&h, std::slice::from_ref(weight), route, Activation::None, precision);
+        (Dispatch::moe_combine(y.into_dispatch(), weights), residual)
     } else {
-        Dispatch::moe_linear_sum(
-            h.into_dispatch(),
-            weight.words().clone().into_dispatch(),
-            weight.spec(),
-            route.ids.clone().into_dispatch(),
-            weights,
-            route.experts,
-            precision != Precision::F32,
-        )
-    })
+        let adds = residual.is_some() && weight.spec().whole_vectors();
+        let (ahead, after) = if adds { (residual, None) } else { (None, residual) };
+        let sum = MoeSum { experts: route.experts, adds, int8: precision != Precision::F32 };
+        // What is not read stands in as h.
+        let ahead = ahead.unwrap_or_else(|| h.clone()).into_dispatch();
+        let (words, ids) = (weight.words().clone().into_dispatch(), route.ids.clone().into_dispatch());
+        (Dispatch::moe_linear_sum(h.into_dispatch(), words, weight.spec(), ids, weights, ahead, sum), after)
+    };
+    let sum = Tensor::from_dispatch(sum);
+    match residual {
+        Some(residual) => sum + residual,
+        None => sum,
+    }
 }
 
 impl MoeOps for Flex {
@@ -250,7 +291,7 @@ impl MoeOps for Flex {
         product: MoeProduct,
         mut out: FlexTensor,
     ) -> FlexTensor {
-        debug_assert!(grouped, "the CPU groups every route");
+        debug_assert!(grouped && product.activation == Activation::None, "the CPU groups every route");
         let [_, stride] = tensor::dims(&out);
         let (x, choices) = (tensor::contiguous(x), tensor::contiguous(choices));
         let groups = tensor::i32s(&choices);
@@ -265,14 +306,15 @@ impl MoeOps for Flex {
         spec: MatrixSpec,
         ids: FlexTensor,
         weights: FlexTensor,
-        experts: usize,
-        _int8: bool,
+        _residual: FlexTensor,
+        sum: MoeSum,
     ) -> FlexTensor {
-        let [choices, _] = tensor::dims(&h);
+        debug_assert!(!sum.adds, "the CPU groups every route");
+        let ([choices, _], experts) = (tensor::dims(&h), sum.experts);
         let rows = spec.rows / experts;
         let groups = Self::moe_group(ids, experts);
         let out = tensor::from_f32s(vec![0.0; choices * rows], [choices, rows]);
-        let product = MoeProduct { experts, share: 1, offset: 0, int8: false };
+        let product = MoeProduct { experts, share: 1, offset: 0, activation: Activation::None, int8: false };
         let y = Self::moe_linear_into(h, words, spec, groups, true, product, out);
         Self::moe_combine(y, weights)
     }

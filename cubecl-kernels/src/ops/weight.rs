@@ -22,6 +22,13 @@ pub struct MatrixSpec {
     pub cols: usize,
 }
 
+impl MatrixSpec {
+    /// Whether rows divide into the 16-byte loads of a GPU's matrix-vector products.
+    pub(crate) fn whole_vectors(self) -> bool {
+        !self.format.is_float() || (self.cols * self.format.block_bytes()).is_multiple_of(16)
+    }
+}
+
 /// A weight matrix `[rows, cols]`, stored as its checkpoint stores it.
 ///
 /// On the CPU the words hold the rows' blocks as they are, or, for [`Precision::Int8`], the words

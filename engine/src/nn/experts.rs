@@ -1,6 +1,6 @@
 //! The matrices of a mixture of experts.
 
-use atelico_kernels::ops::{self, MoeRoute, Precision, Weight};
+use atelico_kernels::ops::{self, Activation, MoeRoute, Precision, Weight};
 use burn::tensor::Tensor;
 
 /// One linear layer of every expert, `[experts, out, in]`, stored as the checkpoint stores it.
@@ -13,21 +13,27 @@ pub struct Experts {
 }
 
 impl Experts {
-    /// Applies each row's experts.
+    /// Applies each row's experts, then `activation` to each output.
     ///
     /// # Shapes
     /// x `[m, in]`, or `[m top_k, in]` with a row for each choice; returns `[m top_k, Σ out_i]`.
-    pub fn forward(&self, x: &Tensor<2>, route: &MoeRoute) -> Tensor<2> {
-        ops::moe_linear(x, &self.weights, route, self.precision)
+    pub fn forward(&self, x: &Tensor<2>, route: &MoeRoute, activation: Activation) -> Tensor<2> {
+        ops::moe_linear(x, &self.weights, route, activation, self.precision)
     }
 
-    /// Applies each row's experts and sums their outputs by the weights of the route.
+    /// Applies each row's experts, sums their outputs by the weights of the route and adds `residual`.
     ///
     /// # Shapes
-    /// h `[m top_k, in]`; returns `[m, out]`.
-    pub fn forward_sum(&self, h: &Tensor<2>, route: &MoeRoute) -> Tensor<2> {
-        let parts = self.weights.iter().map(|weight| ops::moe_linear_sum(h.clone(), weight, route, self.precision));
-        let mut parts = parts.collect::<Vec<_>>();
-        if parts.len() == 1 { parts.remove(0) } else { Tensor::cat(parts, 1) }
+    /// h `[m top_k, in]`, residual `[m, out]`; returns `[m, out]`.
+    pub fn forward_sum(&self, h: &Tensor<2>, route: &MoeRoute, residual: Option<Tensor<2>>) -> Tensor<2> {
+        if let [weight] = &*self.weights {
+            return ops::moe_linear_sum(h.clone(), weight, route, residual, self.precision);
+        }
+        let part = |weight| ops::moe_linear_sum(h.clone(), weight, route, None, self.precision);
+        let sum = Tensor::cat(self.weights.iter().map(part).collect(), 1);
+        match residual {
+            Some(residual) => sum + residual,
+            None => sum,
+        }
     }
 }

@@ -1,6 +1,6 @@
 //! A linear layer over stored weights.
 
-use atelico_kernels::ops::{self, Fusion, Precision, Weight};
+use atelico_kernels::ops::{self, Activation, Fusion, Precision, Weight};
 use burn::tensor::Tensor;
 
 use super::RmsNorm;
@@ -39,7 +39,15 @@ impl Linear {
     /// # Shapes
     /// x `[m, in]` float32; returns `[m, Σ out_i / 2]` float32.
     pub fn forward_gated(&self, x: Tensor<2>, norm: Option<&RmsNorm>) -> Tensor<2> {
-        self.fused(x, Fusion { norm: norm.map(RmsNorm::parts), gated: true, ..Fusion::default() })
+        self.fused(x, Fusion { norm: norm.map(RmsNorm::parts), activation: Activation::SwiGlu, ..Fusion::default() })
+    }
+
+    /// Norms x if asked to, applies the layer, and squares what is positive: `relu(a)²`.
+    ///
+    /// # Shapes
+    /// As [`forward`](Self::forward).
+    pub fn forward_relu2(&self, x: Tensor<2>, norm: Option<&RmsNorm>) -> Tensor<2> {
+        self.fused(x, Fusion { norm: norm.map(RmsNorm::parts), activation: Activation::Relu2, ..Fusion::default() })
     }
 
     /// Applies the layer and adds `residual`, which has the result's shape.

@@ -205,7 +205,7 @@ impl LanguageModel for NemotronH {
                 Mixer::Mamba(mamba) => mamba.forward_residual(residual, norm, step, memory.recurrent()),
                 Mixer::Attention(attention) => attention.forward_residual(residual, norm, step, memory.kv()),
                 Mixer::Mlp(mlp) => mlp.forward_residual(residual, norm),
-                Mixer::Moe(moe) => moe.forward(norm.forward(residual.clone())) + residual,
+                Mixer::Moe(moe) => moe.forward_add(norm.forward(residual.clone()), residual),
             };
         }
         if step.logits == LogitRows::Last {

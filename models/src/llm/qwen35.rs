@@ -129,7 +129,7 @@ impl LanguageModel for Qwen35 {
             let norm = &layer.post_attention_layernorm;
             residual = match &layer.mlp {
                 FeedForward::Dense(mlp) => mlp.forward_residual(residual, norm),
-                FeedForward::Sparse(moe) => moe.forward(&norm.forward(residual.clone())) + residual,
+                FeedForward::Sparse(moe) => moe.forward_add(&norm.forward(residual.clone()), residual),
             };
         }
         if step.logits == LogitRows::Last {

@@ -74,14 +74,14 @@ impl Relu2Mlp {
         })
     }
 
-    /// x `[m, hidden_size]`; returns `[m, hidden_size]`.
-    pub(crate) fn forward(&self, x: Tensor<2>) -> Tensor<2> {
-        self.down_proj.forward(ops::relu2(self.up_proj.forward(x)))
+    /// `residual + mlp(x)`, `[m, hidden_size]` each.
+    pub(crate) fn forward_add(&self, x: Tensor<2>, residual: Tensor<2>) -> Tensor<2> {
+        self.down_proj.forward_add(self.up_proj.forward_relu2(x, None), residual)
     }
 
     /// `residual + mlp(norm(residual))`, `[m, hidden_size]`.
     pub(crate) fn forward_residual(&self, residual: Tensor<2>, norm: &RmsNorm) -> Tensor<2> {
-        let up = self.up_proj.forward_normed(residual.clone(), norm); // [m, intermediate_size]
-        self.down_proj.forward_add(ops::relu2(up), residual)
+        let up = self.up_proj.forward_relu2(residual.clone(), Some(norm)); // [m, intermediate_size]
+        self.down_proj.forward_add(up, residual)
     }
 }

@@ -3,7 +3,7 @@
 use atelico_engine::load::Weights;
 use atelico_engine::nn::{Experts, Linear};
 use atelico_engine::{Error, Result};
-use atelico_kernels::ops::{self, MoeGatingSpec, MoeRoute};
+use atelico_kernels::ops::{self, Activation, MoeGatingSpec, MoeRoute};
 use burn::tensor::Tensor;
 
 /// Most experts of a layer.
@@ -102,14 +102,14 @@ impl RoutedExperts {
         })
     }
 
-    /// x `[m, hidden_size]`; returns the weighted sum of each row's experts, `[m, hidden_size]`.
-    pub(crate) fn forward(&self, x: &Tensor<2>, route: &MoeRoute) -> Tensor<2> {
-        let h = self.up_proj.forward(x, route); // [m top_k, outputs]
+    /// x `[m, hidden_size]`; returns the weighted sum of each row's experts plus `residual`, `[m, hidden_size]`.
+    pub(crate) fn forward(&self, x: &Tensor<2>, route: &MoeRoute, residual: Option<Tensor<2>>) -> Tensor<2> {
+        let up = |activation| self.up_proj.forward(x, route, activation); // [m top_k, outputs]
         let h = match self.activation {
-            ExpertActivation::SwiGlu => ops::silu_mul(h),
-            ExpertActivation::GeGlu => ops::gelu_mul(h),
-            ExpertActivation::Relu2 => ops::relu2(h),
+            ExpertActivation::SwiGlu => ops::silu_mul(up(Activation::None)),
+            ExpertActivation::GeGlu => ops::gelu_mul(up(Activation::None)),
+            ExpertActivation::Relu2 => up(Activation::Relu2),
         }; // [m top_k, intermediate_size]
-        self.down_proj.forward_sum(&h, route)
+        self.down_proj.forward_sum(&h, route, residual)
     }
 }

@@ -9,9 +9,9 @@ use super::plan::{FRAGMENT, GemmPlan, Multiplier, OWN, PIECE};
 use super::registers::{NARROW, Pair, multiply_registers, zero_sums};
 use super::stage::{fetch_floats, fetch_weights, keep, row_and_part};
 use super::units::multiply_own;
-use crate::cube::activation::activate;
+use crate::cube::activation::{activate, relu2};
 use crate::cube::unpack::Planes;
-use crate::ops::Gate;
+use crate::ops::{Activation, Gate};
 
 /// Where the outputs of a cube go.
 #[derive(CubeType)]
@@ -48,7 +48,7 @@ fn weight_row(place: &Place, row: u32, #[comptime] plan: GemmPlan) -> u32 {
     select(output < place.outputs, output, place.outputs - 1) + second
 }
 
-/// `out[i, offset + row] = Σ w[row, k] x[i, k]`, gated or added to `residual` as the plan says.
+/// `out[i, offset + row] = Σ w[row, k] x[i, k]`, activated or added to `residual` as the plan says.
 ///
 /// `outputs` counts the rows of `w`, or where gate and value are multiplied together their pairs.
 /// With experts, `groups` lists the choices by expert, `share` choices in a row read one row of x, and
@@ -481,6 +481,9 @@ fn write<O: Float>(
     if at < place.end && output < place.outputs {
         let to = (row_of(groups, at, plan) * place.stride + place.offset + output) as usize;
         let mut value = value;
+        if comptime!(plan.activation == Activation::Relu2 && plan.splits == 1) {
+            value = relu2(value);
+        }
         if comptime!(plan.residual && plan.splits == 1) {
             value += residual[to];
         }
@@ -514,15 +517,22 @@ pub(super) fn add_parts<O: Float, N: Size>(
         for part in 0..plan.splits {
             let at = (part * m + row) * rows + output;
             value += parts[at as usize];
-            if comptime!(plan.gated) {
+            if comptime!(plan.gated()) {
                 second += parts[(at + outputs) as usize];
             }
         }
-        if comptime!(plan.gated) {
+        if comptime!(plan.gated()) {
             #[unroll]
             for j in 0..vector {
                 let at = comptime!(j as usize);
                 value.insert(at, activate(value.extract(at), Gate::Silu) * second.extract(at));
+            }
+        }
+        if comptime!(plan.activation == Activation::Relu2) {
+            #[unroll]
+            for j in 0..vector {
+                let at = comptime!(j as usize);
+                value.insert(at, relu2(value.extract(at)));
             }
         }
         let to = (row * stride + offset + output) as usize;

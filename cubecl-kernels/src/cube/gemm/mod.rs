@@ -27,7 +27,7 @@ pub(super) use registers::{NARROW, Pair};
 use super::runs::code_exponent;
 use super::unpack::{blocks, planes};
 use super::{dims, empty, grid, line};
-use crate::ops::{FusionSpec, MatrixSpec};
+use crate::ops::{Activation, FusionSpec, MatrixSpec};
 
 /// A product's output, and the columns that it fills.
 #[derive(Clone, Copy)]
@@ -50,7 +50,7 @@ pub(super) fn launch(
     let MatrixSpec { rows, .. } = spec;
     let [m, stride] = dims(to.out);
     let plan = GemmPlan::new(&x, spec, m, fusion, 0);
-    let outputs = if fusion.gated { rows / 2 } else { rows };
+    let outputs = if plan.gated() { rows / 2 } else { rows };
     if plan.splits == 1 {
         let none = words.clone();
         launch_tiles(
@@ -98,15 +98,17 @@ pub(super) struct Grouped {
     pub(super) groups: CubeTensor,
     pub(super) experts: usize,
     pub(super) share: usize,
+    pub(super) activation: Activation,
 }
 
 /// `out[c, offset ..] = W[expert of c] x[c / share]` for every choice c.
 pub(super) fn launch_grouped(x: CubeTensor, words: CubeTensor, spec: MatrixSpec, to: Output<'_>, grouped: Grouped) {
-    let Grouped { groups, experts, share } = grouped;
+    let Grouped { groups, experts, share, activation } = grouped;
     let [choices, stride] = dims(to.out);
     let rows = spec.rows / experts;
     let tile = expert_tile(choices, experts);
-    let plan = GemmPlan::new(&x, MatrixSpec { rows, ..spec }, tile, FusionSpec::default(), experts);
+    let fusion = FusionSpec { activation, ..FusionSpec::default() };
+    let plan = GemmPlan::new(&x, MatrixSpec { rows, ..spec }, tile, fusion, experts);
     let residual = words.clone();
     launch_tiles(
         x,

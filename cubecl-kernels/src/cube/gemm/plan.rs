@@ -11,7 +11,7 @@ use super::registers::NARROW;
 use crate::cube::unpack::native_half;
 use crate::cube::{GRID_AXIS, plane_size};
 use crate::formats::Format;
-use crate::ops::{FusionSpec, MatrixSpec};
+use crate::ops::{Activation, FusionSpec, MatrixSpec};
 
 /// Consecutive elements of a row that a unit brings into a tile at once.
 pub(super) const PIECE: u32 = 16;
@@ -65,8 +65,8 @@ pub(super) struct GemmPlan {
     pub(super) asynchronous: bool,
     /// Parts of the depth.
     pub(super) splits: u32,
-    /// Rows `i` and `i + rows / 2` make `silu(a) b`.
-    pub(super) gated: bool,
+    /// What follows the product; rows `i` and `i + rows / 2` make a gated output.
+    pub(super) activation: Activation,
     /// Add to the output.
     pub(super) residual: bool,
     /// Experts of which each row of x has chosen some; none for one matrix.
@@ -129,7 +129,7 @@ impl GemmPlan {
             stages: if tensor_cores { 2 } else { 1 },
             asynchronous: false,
             splits: 1,
-            gated: fusion.gated,
+            activation: fusion.activation,
             residual: fusion.residual,
             experts: experts as u32,
             expert_tile: m,
@@ -229,7 +229,12 @@ impl GemmPlan {
 
     /// Whether gate and value are multiplied in one tile: parts of a depth are added first.
     pub(super) fn pairs(self) -> bool {
-        self.gated && self.splits == 1
+        self.gated() && self.splits == 1
+    }
+
+    /// Whether an output takes two rows.
+    pub(super) fn gated(self) -> bool {
+        self.activation == Activation::SwiGlu
     }
 
     /// Outputs of a tile per row of x.

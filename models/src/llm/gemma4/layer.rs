@@ -137,7 +137,7 @@ impl Moe {
     /// x, the residual after attention, and the dense layer's output, both `[m, hidden_size]`.
     fn forward(&self, x: Tensor<2>, dense: Tensor<2>) -> Tensor<2> {
         let route = self.router.forward(self.router_norm.forward(x.clone()));
-        let experts = self.experts.forward(&self.pre_feedforward_layernorm_2.forward(x), &route);
+        let experts = self.experts.forward(&self.pre_feedforward_layernorm_2.forward(x), &route, None);
         let dense = self.post_feedforward_layernorm_1.forward(dense);
         self.post_feedforward_layernorm_2.add_normed(experts, dense, 1.0)
     }

@@ -60,16 +60,16 @@ impl Moe {
         })
     }
 
-    /// x `[m, hidden_size]`; returns `[m, hidden_size]`.
-    pub(super) fn forward(&self, x: Tensor<2>) -> Tensor<2> {
+    /// `residual + mixture(x)`, `[m, hidden_size]` each.
+    pub(super) fn forward_add(&self, x: Tensor<2>, residual: Tensor<2>) -> Tensor<2> {
         let route = self.router.forward(x.clone());
-        let routed = match &self.latent {
-            Some((down, up)) => up.forward(self.experts.forward(&down.forward(x.clone()), &route)),
-            None => self.experts.forward(&x, &route),
+        let residual = match &self.shared_experts {
+            Some(shared) => shared.forward_add(x.clone(), residual),
+            None => residual,
         };
-        match &self.shared_experts {
-            Some(shared) => routed + shared.forward(x),
-            None => routed,
+        match &self.latent {
+            Some((down, up)) => up.forward_add(self.experts.forward(&down.forward(x), &route, None), residual),
+            None => self.experts.forward(&x, &route, Some(residual)),
         }
     }
 }

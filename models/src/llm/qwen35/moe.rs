@@ -49,11 +49,11 @@ impl SparseMoe {
         })
     }
 
-    /// x `[m, hidden_size]`; returns `[m, hidden_size]`.
-    pub(super) fn forward(&self, x: &Tensor<2>) -> Tensor<2> {
+    /// `residual + mixture(x)`, `[m, hidden_size]` each.
+    pub(super) fn forward_add(&self, x: &Tensor<2>, residual: Tensor<2>) -> Tensor<2> {
         let gate = self.shared_expert_gate.forward(x.clone()); // [m, 1]
         let shared = ops::sigmoid_gate(self.shared_expert.forward(x.clone()), gate, 0, GateScope::Row);
         let route = self.gate.forward(x.clone());
-        self.experts.forward(x, &route) + shared
+        self.experts.forward(x, &route, Some(residual + shared))
     }
 }
