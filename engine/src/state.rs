@@ -135,8 +135,9 @@ impl KvCache {
         rope: RopeSpec,
         attention: AttentionSpec,
     ) -> Tensor<2> {
-        let [all_slots, ..] = self.k.dims();
-        let counters = || ops::int_zeros([all_slots * attention.heads], &qkv.device());
+        // Batches are filled up to a power of two.
+        let most_rows = self.k.dims()[0].next_power_of_two();
+        let counters = || ops::int_zeros([most_rows * attention.heads], &qkv.device());
         let arrivals = self.arrivals.get_or_insert_with(counters).clone();
         let k = std::mem::replace(&mut self.k, self.placeholder.clone());
         let v = std::mem::replace(&mut self.v, self.placeholder.clone());

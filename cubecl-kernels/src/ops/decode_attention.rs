@@ -34,6 +34,9 @@ pub(crate) trait DecodeAttentionOps: Backend {
 /// `[slots, kv_heads, capacity, head_dim]`. `arrivals` holds zeros, one for each row and query head or more,
 /// and holds them again afterwards: what shares a row's keys counts itself there. Returns
 /// `[m, heads head_dim]` and the caches, written in place.
+///
+/// # Panics
+/// When there are fewer `arrivals`.
 #[allow(clippy::too_many_arguments)]
 pub fn rope_attention(
     qkv: Tensor<2>,
@@ -52,6 +55,7 @@ pub fn rope_attention(
     let widths = [spec.head_dim / 2, table.dims()[1] / 2, qkv.dims()[1]];
     let one_kernel = rope.kv == KvSource::Projected && widths.iter().all(|width| width % 4 == 0);
     if one_kernel && !spec.consecutive && !is_cpu(&qkv.device()) {
+        assert!(arrivals.dims()[0] >= qkv.dims()[0] * spec.heads, "{:?} arrivals", arrivals.dims());
         let (out, k, v) = Dispatch::decode_attention(
             qkv.into_dispatch(),
             q_norm.into_dispatch(),

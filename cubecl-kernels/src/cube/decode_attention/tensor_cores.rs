@@ -4,7 +4,7 @@
 //! loads of sixteen bytes, without shared memory: in which order the elements of a head are multiplied does not
 //! matter, so that a unit's eight neighbouring elements of a key serve two products of sixteen. The queries are
 //! the rows of the first product, the columns of the second. What rounding takes from a query lies eight
-//! rows below it, where there is room, so that scores are those of the unrounded queries.
+//! rows below it, where there is room, so that scores are those of unrounded queries.
 
 use burn_cubecl::tensor::CubeTensor;
 use cubecl::cmma::MmaDefinition;
@@ -60,8 +60,9 @@ impl Plan {
         let group = (1..=NARROW as usize).rev().find(|group| queries % group == 0).unwrap_or(1);
         let keys = PLANES * FRAGMENT;
         let reach = window.unwrap_or(capacity).min(capacity);
-        let splits =
-            (2 * processors(cache) / (heads / group * rows)).clamp(1, MAX_SPLITS).min(reach.div_ceil(keys as usize));
+        // As many cubes as processors hold at once: registers hold two of short heads, one of long ones.
+        let cubes = if d == SPAN { 2 } else { 1 } * processors(cache);
+        let splits = (cubes / (heads / group * rows)).clamp(1, MAX_SPLITS).min(reach.div_ceil(keys as usize));
         let split = Split {
             heads: heads as u32,
             group: group as u32,

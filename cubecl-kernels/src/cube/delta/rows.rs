@@ -72,7 +72,6 @@ impl Plan {
 }
 
 /// The rows of each slot one after the other.
-#[allow(clippy::too_many_arguments)]
 pub(super) fn launch(inputs: Inputs, state: &CubeTensor, out: &CubeTensor, spec: DeltaSpec) {
     let Inputs { qkv, gates, a, dt_bias, positions, slots } = inputs;
     let [m, gate_width] = dims(&gates);
