@@ -9,10 +9,12 @@ mod pass;
 use burn::backend::cubecl::dtype_to_elem_type;
 use burn::tensor::DType;
 use burn_cubecl::tensor::CubeTensor;
+use cubecl::cmma::MmaDefinition;
 use cubecl::prelude::*;
 
 use super::empty;
-use super::gemm::{FRAGMENT, multiplies_registers};
+use super::gemm::{FRAGMENT, NARROW, Pair, multiplies_registers};
+use super::mma::{first, second_of_rows, two_of, zeros};
 
 /// Rows of a chunk.
 pub(super) const CHUNK: u32 = 64;
@@ -179,4 +181,47 @@ pub(super) fn first_of_key_head(head: u32, #[comptime] shape: Shape) -> bool {
     } else {
         head % comptime!(shape.value_heads / shape.key_heads) == 0
     }
+}
+
+/// Sums of the logarithms of the rows' decays: up to row `row` of a chunk, and behind it.
+#[cube]
+pub(super) fn sum_decays(own: &Shared<[f32]>, row: u32) -> (f32, f32) {
+    let mut so_far = 0.0f32;
+    let mut behind = 0.0f32;
+    for i in 0..CHUNK {
+        let decay = own[i as usize];
+        so_far += select(i <= row, decay, 0.0f32);
+        behind += select(i <= row, 0.0f32, decay);
+    }
+    (so_far, behind)
+}
+
+/// Products of the plane's sixteen rows of a tile with all rows of another up to the plane's last.
+#[cube]
+pub(super) fn products_below<F: Float, N: Size>(
+    rows: &Shared<[Vector<F, N>]>,
+    with: &Shared<[Vector<F, N>]>,
+    #[comptime] shape: Shape,
+) -> Sequence<Array<Vector<f32, Pair>>> {
+    let definition = MmaDefinition::<F, F, f32>::new(16usize, 8usize, 16usize);
+    let (plane, stride) = (UNIT_POS_Y, comptime!(shape.key_stride()));
+    let mut products = zeros(comptime!(CHUNK / NARROW));
+    #[unroll]
+    for step in 0..comptime!(shape.key_steps()) {
+        let at = plane * comptime!(FRAGMENT * shape.key_stride()) + comptime!(step * 2);
+        let wide = first::<F, N>(rows, at, stride);
+        #[unroll]
+        for n in 0..PLANES {
+            if n <= plane {
+                let from = comptime!(n * FRAGMENT * shape.key_stride() + step * 2).runtime();
+                let others = second_of_rows::<F, N>(with, from, stride);
+                #[unroll]
+                for half in 0..2u32 {
+                    let to = comptime!((n * 2 + half) as usize);
+                    definition.execute_inplace(&wide, &two_of(&others, half), products.index_mut(to));
+                }
+            }
+        }
+    }
+    products
 }

@@ -1,13 +1,11 @@
 //! What a chunk's rows have to do with each other.
 
-use cubecl::cmma::MmaDefinition;
 use cubecl::prelude::*;
 
 use super::decay_and_strength;
-use crate::cube::chunks::{CHUNK, PLANES, Shape, VECTOR, first_of_key_head, key_head_of};
+use crate::cube::chunks::{CHUNK, PLANES, Shape, VECTOR, first_of_key_head, key_head_of, products_below, sum_decays};
 use crate::cube::gemm::{FRAGMENT, NARROW, Pair};
 use crate::cube::head::lanes_sum;
-use crate::cube::mma::{first, second_of_rows, two_of, zeros};
 use crate::ops::{DeltaSpec, L2_EPS};
 
 /// Floats from one row of a square tile to the next.
@@ -111,45 +109,16 @@ pub(super) fn prepare<F: Float, N: Size, W: Size>(
     }
     sync_cube();
     if unit < CHUNK {
-        let mut sum = 0.0f32;
-        let mut all = 0.0f32;
-        for i in 0..CHUNK {
-            let decay = own[i as usize];
-            sum += select(i <= unit, decay, 0.0f32);
-            all += decay;
-        }
+        let (sum, behind) = sum_decays(&own, unit);
         so_far[unit as usize] = sum;
         let at = (head * CUBE_COUNT_X + chunk) * comptime!(2 * CHUNK) + unit;
         decays[at as usize] = f32::exp(sum);
-        decays[(at + CHUNK) as usize] = f32::exp(all - sum);
+        decays[(at + CHUNK) as usize] = f32::exp(behind);
     }
     sync_cube();
 
-    // Sixteen rows a plane with all rows up to its last.
-    let definition = MmaDefinition::<F, F, f32>::new(16usize, 8usize, 16usize);
-    let mut of_keys = zeros(comptime!(CHUNK / NARROW));
-    let mut of_queries = zeros(comptime!(CHUNK / NARROW));
-    let stride = comptime!(shape.key_stride());
-    #[unroll]
-    for step in 0..comptime!(shape.key_steps()) {
-        let at = plane * comptime!(FRAGMENT * shape.key_stride()) + comptime!(step * 2);
-        let k = first::<F, N>(&k_tile, at, stride);
-        let q = first::<F, N>(&q_tile, at, stride);
-        #[unroll]
-        for n in 0..PLANES {
-            if n <= plane {
-                let from = comptime!(n * FRAGMENT * shape.key_stride() + step * 2).runtime();
-                let others = second_of_rows::<F, N>(&k_tile, from, stride);
-                #[unroll]
-                for half in 0..2u32 {
-                    let column = two_of(&others, half);
-                    let to = comptime!((n * 2 + half) as usize);
-                    definition.execute_inplace(&k, &column, of_keys.index_mut(to));
-                    definition.execute_inplace(&q, &column, of_queries.index_mut(to));
-                }
-            }
-        }
-    }
+    let of_keys = products_below::<F, N>(&k_tile, &k_tile, shape);
+    let of_queries = products_below::<F, N>(&q_tile, &k_tile, shape);
     let square = (head * CUBE_COUNT_X + chunk) * comptime!(CHUNK * CHUNK / 2);
     #[unroll]
     for half in 0..2u32 {

@@ -12,16 +12,15 @@
 use burn::backend::cubecl::dtype_to_elem_type;
 use burn::tensor::DType;
 use burn_cubecl::tensor::CubeTensor;
-use cubecl::cmma::MmaDefinition;
 use cubecl::prelude::*;
 
 use super::{Inputs, softplus};
 use crate::cube::chunks::{
-    CHUNK, PLANES, Prepared, Rule, Shape, VECTOR, first_of_key_head, key_head_of, launch as pass,
+    CHUNK, PLANES, Prepared, Rule, Shape, VECTOR, first_of_key_head, key_head_of, launch as pass, products_below,
+    sum_decays,
 };
 use crate::cube::dims;
 use crate::cube::gemm::{FRAGMENT, NARROW, Pair};
-use crate::cube::mma::{first, second_of_rows, two_of, zeros};
 use crate::ops::MambaSpec;
 
 /// The shape of `m` rows that go in chunks of `dtype`, if they do: keys are B, queries C, values x.
@@ -149,40 +148,15 @@ fn prepare<F: Float, N: Size, W: Size>(
     }
     sync_cube();
     if unit < CHUNK {
-        let mut sum = 0.0f32;
-        let mut all = 0.0f32;
-        for i in 0..CHUNK {
-            let decay = own[i as usize];
-            sum += select(i <= unit, decay, 0.0f32);
-            all += decay;
-        }
+        let (sum, behind) = sum_decays(&own, unit);
         so_far[unit as usize] = sum;
         let at = (head * CUBE_COUNT_X + chunk) * comptime!(2 * CHUNK) + unit;
         decays[at as usize] = f32::exp(sum);
-        decays[(at + CHUNK) as usize] = f32::exp(all - sum) * time_steps[unit as usize];
+        decays[(at + CHUNK) as usize] = f32::exp(behind) * time_steps[unit as usize];
     }
     sync_cube();
 
-    // Sixteen rows a plane with all rows up to its last.
-    let definition = MmaDefinition::<F, F, f32>::new(16usize, 8usize, 16usize);
-    let mut products = zeros(comptime!(CHUNK / NARROW));
-    #[unroll]
-    for step in 0..comptime!(shape.key_steps()) {
-        let at = plane * comptime!(FRAGMENT * shape.key_stride()) + comptime!(step * 2);
-        let c = first::<F, N>(&c_tile, at, stride);
-        #[unroll]
-        for n in 0..PLANES {
-            if n <= plane {
-                let from = comptime!(n * FRAGMENT * shape.key_stride() + step * 2).runtime();
-                let b = second_of_rows::<F, N>(&b_tile, from, stride);
-                #[unroll]
-                for half in 0..2u32 {
-                    let to = comptime!((n * 2 + half) as usize);
-                    definition.execute_inplace(&c, &two_of(&b, half), products.index_mut(to));
-                }
-            }
-        }
-    }
+    let products = products_below::<F, N>(&c_tile, &b_tile, shape);
     let square = (head * CUBE_COUNT_X + chunk) * comptime!(CHUNK * CHUNK / 2);
     #[unroll]
     for half in 0..2u32 {
