@@ -131,8 +131,9 @@ pub(crate) trait FusedLinearOps: Backend {
         fusion: FusionSpec,
     ) -> FloatTensor<Self>;
 
-    /// Two such products with the same x, the outputs of the second weight after those of the first, in one
-    /// launch: few rows, weights of whole 16-byte vectors, no activation and no residual.
+    /// Two such products with the same x, the outputs of the second weight after those of the first: few rows,
+    /// weights of whole 16-byte vectors, no activation and no residual. In one launch, unless their rows are
+    /// shared among different numbers of planes.
     #[allow(clippy::too_many_arguments)]
     fn linear_pair_into(
         x: FloatTensor<Self>,

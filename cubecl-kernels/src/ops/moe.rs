@@ -118,7 +118,8 @@ pub(crate) struct MoeProduct {
     pub(crate) share: usize,
     /// First column of the output.
     pub(crate) offset: usize,
-    /// What follows the product: none, or one of each output alone, and only on a GPU with whole vectors.
+    /// What follows the product: nothing, or on a GPU what takes each output alone; of choices that are not
+    /// grouped with whole vectors only.
     pub(crate) activation: Activation,
     /// Round x to bytes where the weights are packed and the rows few.
     pub(crate) int8: bool,

@@ -15,6 +15,7 @@ use super::{MASKED, folds, processors};
 use crate::cube::dims;
 use crate::cube::gemm::{FRAGMENT, NARROW, Pair, multiplies_registers};
 use crate::cube::head::{HeadPlan, lanes_sum, prepare};
+use crate::cube::mma::zeros;
 use crate::ops::{AttentionSpec, RopeSpec};
 
 /// Elements of a vector of a 16-bit type.
@@ -206,6 +207,7 @@ impl<F: Float, N: Size> Tile<F, N> {
         }
     }
 
+    /// Makes it the other, where all of it is held.
     fn take(&mut self, other: &Tile<F, N>, #[comptime] plan: Plan) {
         #[unroll]
         for i in 0..comptime!(2 * plan.loads()) {
@@ -255,14 +257,7 @@ impl<F: Float> Running<F> {
             }
             queries.push(registers);
         }
-        let mut values = Sequence::<Array<Vector<f32, Pair>>>::new();
-        #[unroll]
-        for _ in 0..comptime!(plan.steps()) {
-            let mut sum = Array::<Vector<f32, Pair>>::new(2usize);
-            sum[0] = Vector::new(0.0f32);
-            sum[1] = Vector::new(0.0f32);
-            values.push(sum);
-        }
+        let values = zeros(comptime!(plan.steps()));
         Running::<F> { queries, maximum: MASKED.runtime(), sum: 0.0f32.runtime(), values }
     }
 
