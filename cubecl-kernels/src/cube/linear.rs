@@ -8,7 +8,7 @@ use burn_cubecl::tensor::CubeTensor;
 use cubecl::prelude::*;
 
 use super::matvec::{self, Choice, MatvecPlan};
-use super::runs::{CHUNK, code_exponent};
+use super::runs::{CHUNK, chunks_per_block, code_exponent};
 use super::unpack::{Planes, blocks, groups_per_block, native_half, planes, unpack1, unpack8};
 use super::{contiguous, dims, empty, gemm, grid, line, plane_size, stacked_grid};
 use crate::formats::Format;
@@ -16,6 +16,10 @@ use crate::ops::{Activation, FusedLinearOps, FusionSpec, LinearOps, MATVEC_ROWS,
 
 /// Planes of a matrix-vector cube, or a few less where they do not divide it.
 const PLANES: u32 = 8;
+/// Most planes that share a row of a product in bytes.
+const MOST_SPLITS: u32 = 4;
+/// Most sums of a unit in a product in bytes.
+const MOST_SUMS: u32 = 32;
 
 impl LinearOps for CubeBackend {
     fn linear_into(x: CubeTensor, words: CubeTensor, spec: MatrixSpec, out: CubeTensor, offset: usize) -> CubeTensor {
@@ -116,8 +120,8 @@ impl FusedLinearOps for CubeBackend {
     ) -> CubeTensor {
         let (x, norm_weight) = (contiguous(x), contiguous(norm_weight));
         let [m, stride] = dims(&out);
-        let plan = matvec_plan(&x, spec, m, fusion, Choice::All);
-        let second = matvec_plan(&x, second_spec, m, fusion, Choice::All);
+        let plan = matvec_plan(&x, spec, m, fusion, Choice::All, 1);
+        let second = matvec_plan(&x, second_spec, m, fusion, Choice::All, 1);
         if plan.planes != second.planes {
             let nothing = x.clone();
             launch_matvec(x.clone(), words, spec, &out, offset, norm_weight.clone(), nothing.clone(), fusion);
@@ -171,15 +175,20 @@ fn float_dtype(format: Format) -> DType {
 }
 
 /// How many planes share a row, and how many rows a plane takes, so that some loads of every unit are
-/// in flight at once and the matrix spreads over the whole device.
-fn matvec_plan(x: &CubeTensor, spec: MatrixSpec, m: usize, fusion: FusionSpec, choice: Choice) -> MatvecPlan {
+/// in flight at once and the matrix spreads over the whole device. `columns` choices are computed at once.
+fn matvec_plan(
+    x: &CubeTensor,
+    spec: MatrixSpec,
+    m: usize,
+    fusion: FusionSpec,
+    choice: Choice,
+    columns: usize,
+) -> MatvecPlan {
     let MatrixSpec { format, rows, cols } = spec;
     let plane = plane_size(x);
     let packed = !format.is_float();
     let chunks = if packed { cols as u32 / CHUNK } else { (cols * format.block_bytes() / 16) as u32 };
-    // A chunk of a packed format is several loads, and many instructions.
-    let per_unit = if packed { 1 } else { 2 };
-    let mut plan = MatvecPlan {
+    let plan = MatvecPlan {
         format,
         m: m as u32,
         chunks,
@@ -193,20 +202,69 @@ fn matvec_plan(x: &CubeTensor, spec: MatrixSpec, m: usize, fusion: FusionSpec, c
         residual: fusion.residual,
         choice,
         int8: fusion.int8 && packed,
+        held: 1,
     };
-    plan.split = (plan.all_chunks() / (plane * per_unit)).clamp(1, PLANES);
-    plan.planes = PLANES / plan.split * plan.split;
-    // Rows that share loads of x, where enough planes are left to fill the device. Bytes are soon
-    // multiplied, so that what is done once for all rows counts for more.
     let loads = rows as u32 * plan.all_chunks();
-    plan.rows = match loads {
-        400_000.. if plan.int8 && m < 4 => 8,
-        400_000.. if packed => 4,
-        700_000.. => 4,
-        _ if m >= 4 => 4,
-        _ => 2,
-    };
-    plan
+    let plan = if plan.int8 { plan.of_bytes(loads * columns as u32, shared_memory(x)) } else { plan.of_floats(loads) };
+    MatvecPlan { planes: PLANES / plan.split * plan.split, ..plan }
+}
+
+impl MatvecPlan {
+    /// For products in floats, of `loads` chunks or vectors.
+    fn of_floats(self, loads: u32) -> Self {
+        let packed = !self.format.is_float();
+        // A chunk of a packed format is several loads, and many instructions.
+        let per_unit = if packed { 1 } else { 2 };
+        let split = (self.all_chunks() / (self.plane * per_unit)).clamp(1, PLANES);
+        // Rows that share loads of x, where enough planes are left to fill the device.
+        let rows = match loads {
+            400_000.. if packed => 4,
+            700_000.. => 4,
+            _ if self.m >= 4 => 4,
+            _ => 2,
+        };
+        Self { split, rows, ..self }
+    }
+
+    /// For products in bytes of `loads` chunks, with x in so many bytes of shared memory.
+    fn of_bytes(self, loads: u32, shared: u32) -> Self {
+        let m = self.m;
+        let per_block = chunks_per_block(self.format);
+        // Steps that whole blocks are made of.
+        let whole = |plan: &Self| per_block / gcd(per_block, plan.step_chunks());
+        let fits = |plan: &Self| Self::held_bytes(m, plan.step_chunks()) * whole(plan) <= shared;
+        // Of planes that share a row, the more the better, unless many units of a last step have nothing to do.
+        let idle = |plan: &Self| plan.steps() * plan.step_chunks() * 100 / plan.all_chunks();
+        let splits =
+            || (1..=MOST_SPLITS).map(|split| Self { split, ..self }).filter(|plan| plan.split == 1 || fits(plan));
+        let least = splits().map(|plan| idle(&plan)).min().unwrap_or_default();
+        let plan = splits().filter(|plan| idle(plan) <= least + 10).last().unwrap_or(self);
+        let step = Self::held_bytes(m, plan.step_chunks());
+        let held = if step * plan.steps() <= shared {
+            plan.steps()
+        } else {
+            (shared / step / whole(&plan)).max(1) * whole(&plan)
+        };
+        // What is done once for all rows of a plane counts for more, the more planes there are.
+        let rows = match loads {
+            800_000.. => 8,
+            180_000.. => 4,
+            150_000.. => 2,
+            _ => 1,
+        };
+        let least = if plan.gated() { 2 } else { 1 };
+        Self { held, rows: rows.min(MOST_SUMS / m).max(least), ..plan }
+    }
+}
+
+fn gcd(a: u32, b: u32) -> u32 {
+    if b == 0 { a } else { gcd(b, a % b) }
+}
+
+/// Bytes of shared memory that x may take beside a second product, and beside what planes leave for each other.
+fn shared_memory(tensor: &CubeTensor) -> u32 {
+    let all = tensor.client.properties().hardware.max_shared_memory_size as u32;
+    (all / 2).saturating_sub(4096).min(32_768)
 }
 
 /// The experts of a product, as [`matvec::matvec`] takes them.
@@ -244,7 +302,7 @@ pub(super) fn launch_chosen(
         residual: chosen.residual.is_some(),
         int8: chosen.int8,
     };
-    let plan = matvec_plan(&x, of_expert, 1, fusion, chosen.choice);
+    let plan = matvec_plan(&x, of_expert, 1, fusion, chosen.choice, columns);
     let stand_in = x.clone();
     let residual = chosen.residual.unwrap_or_else(|| x.clone());
     // SAFETY: as in [`launch_matvec`]; ids lie below the number of experts, which the gate sees to.
@@ -290,7 +348,7 @@ fn launch_matvec(
     let plane = plane_size(&x);
     let (stride, offset) = (stride as u32, offset as u32);
     if spec.whole_vectors() {
-        let plan = matvec_plan(&x, spec, m, fusion, Choice::All);
+        let plan = matvec_plan(&x, spec, m, fusion, Choice::All, 1);
         let outputs = if plan.gated() { rows / 2 } else { rows };
         let stand_in = words.clone();
         // SAFETY: rows and chunks past the last are masked or clamped in the kernel, and the buffers

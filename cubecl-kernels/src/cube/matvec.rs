@@ -8,9 +8,10 @@
 use cubecl::prelude::*;
 
 use super::activation::relu2;
-use super::matvec_int8::step_sums_int8;
+use super::matvec_int8::row_sums_int8;
 use super::runs::{
-    CHUNK, RUN, chunks_per_block, code_float, code_offset, has_min, run_codes, run_scale, run_start, zero,
+    CHUNK, RUN, chunks_per_block, code_float, code_offset, has_min, load_run, run_codes, run_scale, run_start,
+    run_words, zero,
 };
 use super::unpack::{Planes, half_to_f32, unpack1};
 use crate::formats::Format;
@@ -58,6 +59,8 @@ pub(super) struct MatvecPlan {
     pub(super) choice: Choice,
     /// Round x to bytes; of packed formats.
     pub(super) int8: bool,
+    /// Steps whose x a cube holds in shared memory; of products in bytes.
+    pub(super) held: u32,
 }
 
 impl MatvecPlan {
@@ -99,13 +102,38 @@ impl MatvecPlan {
     }
 
     /// Elements of a row.
-    fn cols(self) -> u32 {
+    pub(super) fn cols(self) -> u32 {
         self.chunks * self.runs() * self.run()
     }
 
+    /// Chunks of a step of the planes that share a row.
+    pub(super) fn step_chunks(self) -> u32 {
+        self.split * self.plane
+    }
+
+    /// Steps that a row takes.
+    pub(super) fn steps(self) -> u32 {
+        self.all_chunks().div_ceil(self.step_chunks())
+    }
+
     /// Whether every unit has a chunk at every step.
-    fn whole(self) -> bool {
-        self.all_chunks() % (self.split * self.plane) == 0
+    pub(super) fn whole(self) -> bool {
+        self.all_chunks() % self.step_chunks() == 0
+    }
+
+    /// Units of a cube.
+    pub(super) fn units(self) -> u32 {
+        self.planes * self.plane
+    }
+
+    /// Numbers that a plane leaves for the others: sums of its rows, and of squares.
+    pub(super) fn parts(self) -> u32 {
+        (self.rows + 1) * self.m
+    }
+
+    /// Planes that each sum a part of the squares.
+    fn square_planes(self) -> u32 {
+        if self.int8 { self.planes } else { self.split }
     }
 
     /// Vectors of a row of x.
@@ -123,9 +151,9 @@ pub(super) struct Place {
     /// First row of the expert.
     base: u32,
     /// Where the expert's row of x begins, in vectors.
-    pub(super) x_base: u32,
+    x_base: u32,
     /// What the expert's product counts in a sum.
-    pub(super) factor: f32,
+    factor: f32,
     /// The chunk of its row.
     pub(super) chunk: u32,
 }
@@ -134,7 +162,7 @@ pub(super) struct Place {
 impl Place {
     /// The place of `chunk` of all chunks that make an output.
     #[allow(clippy::too_many_arguments)]
-    fn new(
+    pub(super) fn new(
         ids: &[i32],
         weights: &[f32],
         first: u32,
@@ -162,16 +190,16 @@ impl Place {
     }
 
     /// Row `r` of the plane's; rows past the last are computed again and not stored.
-    pub(super) fn row(&self, #[comptime] r: u32, #[comptime] plan: MatvecPlan) -> u32 {
+    fn row(&self, #[comptime] r: u32, #[comptime] plan: MatvecPlan) -> u32 {
         let o = self.first + comptime!(r % plan.outputs());
         self.base + select(o < self.outputs, o, self.outputs - 1) + comptime!(r / plan.outputs()) * self.outputs
     }
-}
 
-/// Whether this plane sums the squares of x for the norm: the first that share rows do so for all.
-#[cube]
-pub(super) fn sums_squares(#[comptime] plan: MatvecPlan) -> bool {
-    if comptime!(plan.planes > plan.split) { UNIT_POS_Y < plan.split } else { true.runtime() }
+    /// The block of row `r` that the chunk is in.
+    pub(super) fn block(&self, #[comptime] r: u32, #[comptime] plan: MatvecPlan) -> u32 {
+        let per_block = comptime!(chunks_per_block(plan.format));
+        self.row(r, plan) * comptime!(plan.chunks / per_block) + self.chunk / per_block
+    }
 }
 
 /// `out[c, offset + row] = Σ w[row, k] x[c, k]`; `outputs` counts the rows, or pairs of rows, and
@@ -314,78 +342,99 @@ fn product<N: Size>(
     cube: u32,
     #[comptime] plan: MatvecPlan,
 ) {
-    let m = comptime!(plan.m);
-    let rows = comptime!(plan.rows);
+    let (m, rows) = comptime!((plan.m, plan.rows));
     let width = comptime!(plan.rows * plan.m);
-    let mut parts = Shared::<[f32]>::new_slice(comptime!((plan.planes * (plan.rows + 1) * plan.m) as usize));
+    let mut parts = Shared::<[f32]>::new_slice(comptime!((plan.planes * plan.parts()) as usize));
     let first = cube * comptime!(plan.cube_outputs()) + (UNIT_POS_Y / plan.split) * comptime!(plan.outputs());
-    let part = UNIT_POS_Y % plan.split;
+    let unit = UNIT_POS_Y * plan.plane + UNIT_POS_X;
 
-    let mut sums = Array::<f32>::new(comptime!(width as usize));
-    let mut squares = Array::<f32>::new(comptime!(m as usize));
+    // An output a unit, or several: what is added to them is asked for before anything is waited for.
+    let per_column = comptime!(plan.cube_outputs());
+    let passes = comptime!((plan.cube_outputs() * plan.m).div_ceil(plan.units()));
+    let mut added = Array::<f32>::new(comptime!(passes as usize));
     #[unroll]
-    for i in 0..width {
-        sums[i as usize] = 0.0f32;
-    }
-    #[unroll]
-    for c in 0..m {
-        squares[c as usize] = 0.0f32;
-    }
-    let steps = comptime!(plan.all_chunks().div_ceil(plan.split * plan.plane));
-    #[unroll(comptime!(steps * plan.rows <= 16))]
-    for step in 0..steps {
-        let chunk = (step * plan.split + part) * plan.plane + UNIT_POS_X;
-        let inside = if comptime!(plan.whole()) { true.runtime() } else { chunk < comptime!(plan.all_chunks()) };
-        if inside {
-            let place = Place::new(ids, weights, first, outputs, share, chunk, plan);
-            if comptime!(plan.int8) {
-                step_sums_int8(x, vectors, words, norm_weight, planes, &place, &mut sums, &mut squares, plan);
-            } else {
-                step_sums(x, vectors, words, norm_weight, planes, exponent, &place, &mut sums, &mut squares, plan);
+    for pass in 0..passes {
+        added[pass as usize] = 0.0f32;
+        if comptime!(plan.residual) {
+            let i = unit + comptime!(pass * plan.units());
+            let row = cube * per_column + i % per_column;
+            if i < comptime!(per_column * m) && row < outputs {
+                added[pass as usize] = residual[place_of(i / per_column, row, stride, offset, plan) as usize];
             }
         }
     }
 
-    if comptime!(plan.int8 && !plan.norm) {
+    let mut sums = Array::<f32>::new(comptime!(width as usize));
+    #[unroll]
+    for i in 0..width {
+        sums[i as usize] = 0.0f32;
+    }
+    let at = UNIT_POS_Y * comptime!(plan.parts());
+    if comptime!(plan.int8) {
+        row_sums_int8(
+            x,
+            vectors,
+            words,
+            norm_weight,
+            ids,
+            weights,
+            planes,
+            first,
+            outputs,
+            share,
+            &mut sums,
+            &mut parts,
+            plan,
+        );
+    } else {
+        let mut squares = Array::<f32>::new(comptime!(m as usize));
         #[unroll]
-        for i in 0..width {
-            // Nothing, unless an element of x was not finite; a product with zero would be optimized away.
-            let sum = squares[comptime!((i % plan.m) as usize)];
-            sums[i as usize] += select(f32::abs(sum) <= f32::MAX, 0.0f32, sum);
+        for c in 0..m {
+            squares[c as usize] = 0.0f32;
+        }
+        let steps = comptime!(plan.steps());
+        #[unroll(comptime!(steps * plan.rows <= 16))]
+        for step in 0..steps {
+            let chunk = (step * plan.split + UNIT_POS_Y % plan.split) * plan.plane + UNIT_POS_X;
+            let inside = if comptime!(plan.whole()) { true.runtime() } else { chunk < comptime!(plan.all_chunks()) };
+            if inside {
+                let place = Place::new(ids, weights, first, outputs, share, chunk, plan);
+                step_sums(x, vectors, words, norm_weight, planes, exponent, &place, &mut sums, &mut squares, plan);
+            }
+        }
+        if comptime!(plan.norm) {
+            plane_sums(&mut squares, &mut parts, at + width, m, plan.plane);
         }
     }
-    let at = UNIT_POS_Y * comptime!((plan.rows + 1) * plan.m);
     plane_sums(&mut sums, &mut parts, at, width, plan.plane);
-    if comptime!(plan.norm) {
-        plane_sums(&mut squares, &mut parts, at + width, m, plan.plane);
-    }
     sync_cube();
 
-    // An output a unit: the planes of its row added up, then what rides along.
-    let per_column = comptime!(plan.cube_outputs());
-    let mut i = UNIT_POS_Y * plan.plane + UNIT_POS_X;
-    while i < comptime!(plan.cube_outputs() * plan.m) {
+    // The planes of a row added up, then what rides along.
+    #[unroll]
+    for pass in 0..passes {
+        let i = unit + comptime!(pass * plan.units());
         let c = i / per_column;
         let o = i % per_column;
         let group = (o / comptime!(plan.outputs())) * plan.split;
         let r = o % comptime!(plan.outputs());
         let row = cube * per_column + o;
-        if row < outputs {
+        if i < comptime!(per_column * m) && row < outputs {
             let mut total = 0.0f32;
             let mut second = 0.0f32;
-            let mut norm = 0.0f32;
             #[unroll]
             for j in 0..plan.split {
-                let base = (group + j) * comptime!((plan.rows + 1) * plan.m);
+                let base = (group + j) * comptime!(plan.parts());
                 total += parts[(base + r * m + c) as usize];
                 if comptime!(plan.gated()) {
                     second += parts[(base + (r + rows / 2) * m + c) as usize];
                 }
-                if comptime!(plan.norm) {
-                    norm += parts[(j * comptime!((plan.rows + 1) * plan.m) + width + c) as usize];
-                }
             }
             if comptime!(plan.norm) {
+                let mut norm = 0.0f32;
+                #[unroll]
+                for j in 0..comptime!(plan.square_planes()) {
+                    norm += parts[(j * comptime!(plan.parts()) + width + c) as usize];
+                }
                 let cols = comptime!(plan.cols() as f32);
                 let scale = 1.0f32 / f32::sqrt(norm / cols + eps);
                 total *= scale;
@@ -397,15 +446,16 @@ fn product<N: Size>(
             if comptime!(plan.activation == Activation::Relu2) {
                 total = relu2(total);
             }
-            let column = if comptime!(matches!(plan.choice, Choice::All)) { c } else { CUBE_POS_Z };
-            let to = column * stride + offset + row;
-            if comptime!(plan.residual) {
-                total += residual[to as usize];
-            }
-            out[to as usize] = total;
+            out[place_of(c, row, stride, offset, plan) as usize] = total + added[pass as usize];
         }
-        i += comptime!(plan.planes * plan.plane);
     }
+}
+
+/// Where an output lies.
+#[cube]
+fn place_of(c: u32, row: u32, stride: u32, offset: u32, #[comptime] plan: MatvecPlan) -> u32 {
+    let column = if comptime!(matches!(plan.choice, Choice::All)) { c } else { CUBE_POS_Z };
+    column * stride + offset + row
 }
 
 /// Sums of `count` values over the plane, written side by side from `at` on.
@@ -413,7 +463,7 @@ fn product<N: Size>(
 /// Values are halved as lanes are: each lane gives away the half that its neighbour keeps, so that
 /// 32 sums take 31 exchanges and not 160.
 #[cube]
-fn plane_sums(
+pub(super) fn plane_sums(
     values: &mut Array<f32>,
     out: &mut Shared<[f32]>,
     at: u32,
@@ -478,15 +528,15 @@ fn step_sums<N: Size>(
         let mut mins = Array::<f32>::new(comptime!(plan.rows as usize));
         #[unroll]
         for r in 0..comptime!(plan.rows) {
-            let row = place.row(r, plan);
             if comptime!(plan.format.is_float()) {
-                let packed = vectors[(row * plan.chunks + chunk) as usize];
+                let packed = vectors[(place.row(r, plan) * plan.chunks + chunk) as usize];
                 float_run(packed, &mut w, comptime!(r * plan.run()), plan.format, plan.native_half);
             } else {
-                let per_block = comptime!(chunks_per_block(plan.format));
-                let block = row * comptime!(plan.chunks / chunks_per_block(plan.format)) + chunk / per_block;
+                let (block, within) = (place.block(r, plan), chunk % comptime!(chunks_per_block(plan.format)));
+                let mut raw = Array::<u32>::new(comptime!(run_words(plan.format) as usize));
+                load_run(vectors, words, planes, block, within, half, &mut raw, 0u32, plan.format);
                 let mut codes = Array::<u32>::new(4usize);
-                run_codes(vectors, words, planes, block, chunk % per_block, half, &mut codes, plan.format);
+                run_codes(&raw, within, half, &mut codes, 0u32, plan.format);
                 #[unroll]
                 for i in 0..4u32 {
                     let word = codes[i as usize];
@@ -495,8 +545,7 @@ fn step_sums<N: Size>(
                         w[comptime!((r * RUN + i * 4 + j) as usize)] = code_float(word, exponent, j, plan.format);
                     }
                 }
-                let (scale, min) =
-                    run_scale(words, planes, block, chunk % per_block, half, plan.format, plan.native_half);
+                let (scale, min) = run_scale(&raw, block, within, half, 0u32, plan.format, plan.native_half);
                 scales[r as usize] = scale;
                 mins[r as usize] = min;
             }

@@ -6,7 +6,7 @@
 
 use cubecl::prelude::*;
 
-use super::unpack::{Planes, byte, half_to_f32, half_word, signed};
+use super::unpack::{Planes, half_to_f32, signed};
 use crate::formats::Format;
 
 /// Elements of a run.
@@ -114,162 +114,249 @@ fn ternary_codes(bytes: u32, digit: u32) -> u32 {
     out
 }
 
-/// The codes of a run, four a word.
+/// Words that hold the codes of a run, or all but their highest bits.
+fn code_words(format: Format) -> u32 {
+    if format == Format::Q1_0 { 1 } else { 4 }
+}
+
+/// Words that hold the highest bits of its codes.
+fn high_words(format: Format) -> u32 {
+    match format {
+        Format::Q3_K | Format::Q5_K | Format::Q6_K => 4,
+        Format::Q5_0 | Format::Q5_1 | Format::TQ1_0 => 1,
+        _ => 0,
+    }
+}
+
+/// Words that hold its scale and minimum.
+fn scale_words(format: Format) -> u32 {
+    match format {
+        Format::Q3_K | Format::IQ4_XS => 3,
+        Format::Q2_K | Format::Q4_K | Format::Q5_K | Format::Q6_K => 2,
+        _ => 1,
+    }
+}
+
+/// Words that a run is loaded as.
+pub(super) fn run_words(format: Format) -> u32 {
+    code_words(format) + high_words(format) + scale_words(format)
+}
+
+#[cube]
+fn load_vector<N: Size>(vectors: &[Vector<u32, N>], from: u32, raw: &mut Array<u32>, #[comptime] at: u32) {
+    let vector = vectors[from as usize];
+    #[unroll]
+    for i in 0..4u32 {
+        raw[comptime!((at + i) as usize)] = vector.extract(comptime!(i as usize));
+    }
+}
+
+/// Loads a run as it is stored, [`run_words`] from `at` on, and computes nothing: much can be asked for before
+/// the first of it is needed. The runs of a chunk share loads.
 ///
 /// `vectors` and `words` are the same buffer; `block` counts the matrix' blocks.
 #[cube]
 #[allow(clippy::too_many_arguments)]
-pub(super) fn run_codes<N: Size>(
+pub(super) fn load_run<N: Size>(
     vectors: &[Vector<u32, N>],
     words: &[u32],
     planes: &Planes,
     block: u32,
     chunk: u32,
     run: u32,
-    out: &mut Array<u32>,
+    raw: &mut Array<u32>,
+    #[comptime] at: u32,
     #[comptime] format: Format,
 ) {
-    if comptime!(matches!(format, Format::Q8_0)) {
-        let codes = vectors[(block * 2 + run) as usize];
-        #[unroll]
-        for i in 0..4usize {
-            out[i] = codes.extract(i) ^ 0x8080_8080;
-        }
-    } else if comptime!(matches!(format, Format::Q1_0)) {
-        let bits = words[(block * 4 + chunk) as usize] >> (run * 16);
+    if comptime!(matches!(format, Format::Q1_0)) {
+        raw[at as usize] = words[(block * 4 + chunk) as usize];
+    } else if comptime!(matches!(format, Format::Q8_0)) {
+        load_vector(vectors, block * 2 + run, raw, at);
+    } else if comptime!(matches!(format, Format::TQ1_0)) {
+        // Runs 0 to 9 lie in bytes 0..32, 10 to 14 in bytes 32..48, the last in the plane beside.
+        let index = chunk * 2 + run;
+        load_vector(vectors, block * 3 + select(index < 10, index % 2, 2u32), raw, at);
+    } else if comptime!(matches!(format, Format::Q2_K | Format::Q3_K | Format::TQ2_0)) {
+        load_vector(vectors, block * 4 + chunk % 4, raw, at);
+    } else {
+        load_vector(vectors, block * comptime!(chunks_per_block(format)) + chunk, raw, at);
+    }
+
+    let high = comptime!(at + code_words(format));
+    if comptime!(matches!(format, Format::Q3_K | Format::Q5_K)) {
+        load_vector(vectors, planes.p1 / 4 + block * 2 + chunk % 2, raw, high);
+    } else if comptime!(matches!(format, Format::Q6_K)) {
+        load_vector(vectors, planes.p1 / 4 + block * 4 + (chunk / 4) * 2 + chunk % 2, raw, high);
+    } else if comptime!(high_words(format) == 1) {
+        raw[high as usize] = words[(planes.p1 + block) as usize];
+    }
+
+    let scale = comptime!((at + code_words(format) + high_words(format)) as usize);
+    if comptime!(matches!(format, Format::Q4_K)) {
+        raw[scale] = words[(planes.p1 + block * 4 + chunk / 2) as usize];
+        raw[comptime!(scale + 1)] = words[(planes.p2 + block) as usize];
+    } else if comptime!(matches!(format, Format::Q5_K)) {
+        raw[scale] = words[(planes.p2 + block * 4 + chunk / 2) as usize];
+        raw[comptime!(scale + 1)] = words[(planes.p3 + block) as usize];
+    } else if comptime!(matches!(format, Format::Q6_K)) {
+        raw[scale] = words[(planes.p2 + block * 4 + chunk / 4 * 2 + run) as usize];
+        raw[comptime!(scale + 1)] = words[(planes.p3 + block / 2) as usize];
+    } else if comptime!(matches!(format, Format::Q2_K)) {
+        raw[scale] = words[(planes.p1 + block * 4 + scale_index(chunk, run) / 4) as usize];
+        raw[comptime!(scale + 1)] = words[(planes.p2 + block) as usize];
+    } else if comptime!(matches!(format, Format::Q3_K)) {
+        let base = planes.p2 + block * 3;
+        raw[scale] = words[(base + scale_index(chunk, run) % 8 / 4) as usize];
+        raw[comptime!(scale + 1)] = words[(base + 2) as usize];
+        raw[comptime!(scale + 2)] = words[(planes.p3 + block / 2) as usize];
+    } else if comptime!(matches!(format, Format::IQ4_XS)) {
+        raw[scale] = words[(planes.p1 + block) as usize];
+        raw[comptime!(scale + 1)] = words[(planes.p2 + block / 2) as usize];
+        raw[comptime!(scale + 2)] = words[(planes.p3 + block / 2) as usize];
+    } else if comptime!(matches!(format, Format::Q4_1)) {
+        raw[scale] = words[(planes.p1 + block) as usize];
+    } else if comptime!(matches!(format, Format::Q5_1)) {
+        raw[scale] = words[(planes.p2 + block) as usize];
+    } else if comptime!(matches!(format, Format::MXFP4)) {
+        raw[scale] = words[(planes.p1 + block / 4) as usize];
+    } else if comptime!(matches!(format, Format::Q5_0 | Format::TQ1_0)) {
+        raw[scale] = words[(planes.p2 + block / 2) as usize];
+    } else {
+        raw[scale] = words[(planes.p1 + block / 2) as usize];
+    }
+}
+
+/// Which of the sixteen scales of a Q2_K or Q3_K block is a run's.
+#[cube]
+fn scale_index(chunk: u32, run: u32) -> u32 {
+    ((chunk % 4) / 2) * 8 + ((chunk / 4) * 2 + run) * 2 + chunk % 2
+}
+
+/// The codes of a run that was loaded from `at` on, four a word.
+#[cube]
+pub(super) fn run_codes(
+    raw: &Array<u32>,
+    chunk: u32,
+    run: u32,
+    out: &mut Array<u32>,
+    #[comptime] at: u32,
+    #[comptime] format: Format,
+) {
+    let high = comptime!(at + code_words(format));
+    if comptime!(matches!(format, Format::Q1_0)) {
+        let bits = raw[at as usize] >> (run * 16);
         #[unroll]
         for i in 0..4u32 {
             out[i as usize] = spread(bits >> (4 * i));
         }
     } else if comptime!(matches!(format, Format::TQ1_0)) {
-        // Runs 0 to 9 lie in bytes 0..32, 10 to 14 in bytes 32..48, the last in the plane beside.
         let index = chunk * 2 + run;
-        let body = index < 10;
-        let part = select(body, index % 2, 2u32);
-        let codes = vectors[(block * 3 + part) as usize];
-        let tail = words[(planes.p1 + block) as usize];
         let last = index == 15;
-        let digit = select(body, index / 2, index - 10);
+        let digit = select(index < 10, index / 2, index - 10);
+        let tail = raw[high as usize];
         #[unroll]
         for i in 0..4u32 {
-            out[i as usize] =
-                ternary_codes(select(last, tail, codes.extract(comptime!(i as usize))), select(last, i, digit));
-        }
-    } else if comptime!(matches!(format, Format::Q2_K | Format::Q3_K | Format::TQ2_0)) {
-        let codes = vectors[(block * 4 + chunk % 4) as usize];
-        let pair = (chunk / 4) * 2 + run;
-        #[unroll]
-        for i in 0..4usize {
-            out[i] = (codes.extract(i) >> (pair * 2)) & 0x0303_0303;
-        }
-        if comptime!(matches!(format, Format::Q3_K)) {
-            let high = vectors[(planes.p1 / 4 + block * 2 + chunk % 2) as usize];
-            let bit = ((chunk % 4) / 2) * 4 + pair;
-            #[unroll]
-            for i in 0..4usize {
-                out[i] |= ((high.extract(i) >> bit) & 0x0101_0101) << 2;
-            }
+            let word = select(last, tail, raw[comptime!((at + i) as usize)]);
+            out[i as usize] = ternary_codes(word, select(last, i, digit));
         }
     } else {
-        let codes = vectors[(block * comptime!(chunks_per_block(format)) + chunk) as usize];
         #[unroll]
-        for i in 0..4usize {
-            out[i] = (codes.extract(i) >> (run * 4)) & 0x0f0f_0f0f;
-        }
-        if comptime!(matches!(format, Format::Q5_K)) {
-            let high = vectors[(planes.p1 / 4 + block * 2 + chunk % 2) as usize];
-            let bit = (chunk / 2) * 2 + run;
-            #[unroll]
-            for i in 0..4usize {
-                out[i] |= ((high.extract(i) >> bit) & 0x0101_0101) << 4;
+        for i in 0..4u32 {
+            let word = raw[comptime!((at + i) as usize)];
+            let pair = (chunk / 4) * 2 + run;
+            let mut code = if comptime!(matches!(format, Format::Q8_0)) {
+                word ^ 0x8080_8080
+            } else if comptime!(matches!(format, Format::Q2_K | Format::Q3_K | Format::TQ2_0)) {
+                (word >> (pair * 2)) & 0x0303_0303
+            } else {
+                (word >> (run * 4)) & 0x0f0f_0f0f
+            };
+            if comptime!(matches!(format, Format::Q3_K)) {
+                let bit = ((chunk % 4) / 2) * 4 + pair;
+                code |= ((raw[comptime!((high + i) as usize)] >> bit) & 0x0101_0101) << 2;
             }
-        } else if comptime!(matches!(format, Format::Q6_K)) {
-            let high = vectors[(planes.p1 / 4 + block * 4 + (chunk / 4) * 2 + chunk % 2) as usize];
-            let shift = ((chunk % 4) / 2) * 2 + run * 4;
-            #[unroll]
-            for i in 0..4usize {
-                out[i] |= ((high.extract(i) >> shift) & 0x0303_0303) << 4;
+            if comptime!(matches!(format, Format::Q5_K)) {
+                let bit = (chunk / 2) * 2 + run;
+                code |= ((raw[comptime!((high + i) as usize)] >> bit) & 0x0101_0101) << 4;
+            } else if comptime!(matches!(format, Format::Q6_K)) {
+                let shift = ((chunk % 4) / 2) * 2 + run * 4;
+                code |= ((raw[comptime!((high + i) as usize)] >> shift) & 0x0303_0303) << 4;
+            } else if comptime!(matches!(format, Format::Q5_0 | Format::Q5_1)) {
+                code |= spread((raw[high as usize] >> (run * 16)) >> (4 * i)) << 4;
+            } else if comptime!(matches!(format, Format::IQ4_NL | Format::IQ4_XS)) {
+                code = iq4_codes(code);
+            } else if comptime!(matches!(format, Format::MXFP4)) {
+                code = mxfp4_codes(code);
             }
-        } else if comptime!(matches!(format, Format::Q5_0 | Format::Q5_1)) {
-            let bits = words[(planes.p1 + block) as usize] >> (run * 16);
-            #[unroll]
-            for i in 0..4u32 {
-                out[i as usize] |= spread(bits >> (4 * i)) << 4;
-            }
-        } else if comptime!(matches!(format, Format::IQ4_NL | Format::IQ4_XS)) {
-            #[unroll]
-            for i in 0..4usize {
-                out[i] = iq4_codes(out[i]);
-            }
-        } else if comptime!(matches!(format, Format::MXFP4)) {
-            #[unroll]
-            for i in 0..4usize {
-                out[i] = mxfp4_codes(out[i]);
-            }
+            out[i as usize] = code;
         }
     }
 }
 
-/// Scale and minimum of a run.
+/// Byte `index` of a word.
+#[cube]
+fn byte_of(word: u32, index: u32) -> u32 {
+    (word >> (index * 8)) & 0xff
+}
+
+/// The float16 that is half `index % 2` of a word.
+#[cube]
+fn half_of(word: u32, index: u32, #[comptime] native: bool) -> f32 {
+    half_to_f32(word >> (index % 2 * 16), native)
+}
+
+/// Scale and minimum of a run of block `block` that was loaded from `at` on.
 #[cube]
 pub(super) fn run_scale(
-    words: &[u32],
-    planes: &Planes,
+    raw: &Array<u32>,
     block: u32,
     chunk: u32,
     run: u32,
+    #[comptime] at: u32,
     #[comptime] format: Format,
     #[comptime] native: bool,
 ) -> (f32, f32) {
+    let at = comptime!((at + code_words(format) + high_words(format)) as usize);
+    let first = raw[at];
     if comptime!(matches!(format, Format::Q4_K | Format::Q5_K)) {
-        let q4 = comptime!(matches!(format, Format::Q4_K));
-        let scale_plane = if comptime!(q4) { planes.p1 } else { planes.p2 };
-        let dm_plane = if comptime!(q4) { planes.p2 } else { planes.p3 };
         // Two scales and two minima of six bits, a byte each.
-        let pair = words[(scale_plane + block * 4 + chunk / 2) as usize] >> (run * 16);
-        let dm = words[(dm_plane + block) as usize];
+        let pair = first >> (run * 16);
+        let dm = raw[comptime!(at + 1)];
         (
             half_to_f32(dm, native) * f32::cast_from(pair & 0xff),
             half_to_f32(dm >> 16, native) * f32::cast_from((pair >> 8) & 0xff),
         )
     } else if comptime!(matches!(format, Format::Q6_K)) {
-        let index = (chunk / 4) * 8 + run * 4 + chunk % 4;
-        let scale = signed((byte(words, planes.p2, block * 16 + index) + 128) & 0xff, 128);
-        (half_to_f32(half_word(words, planes.p3, block), native) * scale, 0.0f32)
+        let scale = signed((byte_of(first, chunk % 4) + 128) & 0xff, 128);
+        (half_of(raw[comptime!(at + 1)], block, native) * scale, 0.0f32)
     } else if comptime!(matches!(format, Format::Q2_K)) {
-        let index = ((chunk % 4) / 2) * 8 + ((chunk / 4) * 2 + run) * 2 + chunk % 2;
-        let scale = byte(words, planes.p1, block * 16 + index);
-        let dm = words[(planes.p2 + block) as usize];
+        let scale = byte_of(first, scale_index(chunk, run) % 4);
+        let dm = raw[comptime!(at + 1)];
         (
             half_to_f32(dm, native) * f32::cast_from(scale & 0xf),
             half_to_f32(dm >> 16, native) * f32::cast_from(scale >> 4),
         )
     } else if comptime!(matches!(format, Format::Q3_K)) {
-        let index = ((chunk % 4) / 2) * 8 + ((chunk / 4) * 2 + run) * 2 + chunk % 2;
-        let base = block * 12;
-        let low = byte(words, planes.p2, base + index % 8) >> ((index / 8) * 4);
-        let top = byte(words, planes.p2, base + 8 + index % 4) >> ((index / 4) * 2);
-        (half_to_f32(half_word(words, planes.p3, block), native) * signed((low & 0xf) | ((top & 3) << 4), 32), 0.0f32)
+        let index = scale_index(chunk, run);
+        let low = byte_of(first, index % 4) >> ((index / 8) * 4);
+        let top = byte_of(raw[comptime!(at + 1)], index % 4) >> ((index / 4) * 2);
+        let scale = signed((low & 0xf) | ((top & 3) << 4), 32);
+        (half_of(raw[comptime!(at + 2)], block, native) * scale, 0.0f32)
     } else if comptime!(matches!(format, Format::IQ4_XS)) {
-        let low = byte(words, planes.p1, block * 4 + chunk / 2) >> ((chunk % 2) * 4);
-        let high = half_word(words, planes.p2, block) >> (chunk * 2);
-        (half_to_f32(half_word(words, planes.p3, block), native) * signed((low & 0xf) | ((high & 3) << 4), 32), 0.0f32)
-    } else if comptime!(matches!(format, Format::Q4_1)) {
-        let dm = words[(planes.p1 + block) as usize];
-        (half_to_f32(dm, native), -half_to_f32(dm >> 16, native))
-    } else if comptime!(matches!(format, Format::Q5_1)) {
-        let dm = words[(planes.p2 + block) as usize];
-        (half_to_f32(dm, native), -half_to_f32(dm >> 16, native))
+        let low = byte_of(first, chunk / 2) >> ((chunk % 2) * 4);
+        let high = (raw[comptime!(at + 1)] >> (block % 2 * 16)) >> (chunk * 2);
+        let scale = signed((low & 0xf) | ((high & 3) << 4), 32);
+        (half_of(raw[comptime!(at + 2)], block, native) * scale, 0.0f32)
+    } else if comptime!(matches!(format, Format::Q4_1 | Format::Q5_1)) {
+        (half_to_f32(first, native), -half_to_f32(first >> 16, native))
     } else if comptime!(matches!(format, Format::MXFP4)) {
-        let e = byte(words, planes.p1, block);
+        let e = byte_of(first, block % 4);
         (f32::reinterpret(select(e < 2, 0x0020_0000u32 << e, (e - 1) << 23)), 0.0f32)
     } else if comptime!(matches!(format, Format::Q1_0)) {
-        let d = half_to_f32(half_word(words, planes.p1, block), native);
+        let d = half_of(first, block, native);
         (2.0f32 * d, d)
-    } else if comptime!(matches!(format, Format::Q5_0 | Format::TQ1_0)) {
-        (half_to_f32(half_word(words, planes.p2, block), native), 0.0f32)
     } else {
-        (half_to_f32(half_word(words, planes.p1, block), native), 0.0f32)
+        (half_of(first, block, native), 0.0f32)
     }
 }
 

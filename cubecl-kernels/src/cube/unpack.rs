@@ -24,12 +24,12 @@ pub(super) fn planes(format: Format, blocks: usize) -> PlanesLaunch {
 }
 
 #[cube]
-pub(super) fn byte(words: &[u32], plane: u32, index: u32) -> u32 {
+fn byte(words: &[u32], plane: u32, index: u32) -> u32 {
     (words[(plane + index / 4) as usize] >> ((index % 4) * 8)) & 0xff
 }
 
 #[cube]
-pub(super) fn half_word(words: &[u32], plane: u32, index: u32) -> u32 {
+fn half_word(words: &[u32], plane: u32, index: u32) -> u32 {
     (words[(plane + index / 2) as usize] >> ((index % 2) * 16)) & 0xffff
 }
 

@@ -3,7 +3,7 @@
 use cubecl::prelude::*;
 
 use super::plan::{GemmPlan, PIECE};
-use crate::cube::runs::{code_float, code_offset, run_codes, run_of, run_scale, zero};
+use crate::cube::runs::{code_float, code_offset, load_run, run_codes, run_of, run_scale, run_words, zero};
 use crate::cube::unpack::{Planes, groups_per_block, unpack1, unpack8};
 
 /// Row of the tile, of `rows` rows, and part of that row of piece `p`, of `piece` vectors, of a unit. Where
@@ -131,9 +131,11 @@ fn unpack_run<W: Size>(
     let length = comptime!(plan.format.block_len() as u32);
     let block = row * comptime!(plan.cols / length) + k / length;
     let (chunk, run) = run_of(k % length / PIECE, plan.format);
+    let mut raw = Array::<u32>::new(comptime!(run_words(plan.format) as usize));
+    load_run(vectors, words, planes, block, chunk, run, &mut raw, 0u32, plan.format);
     let mut codes = Array::<u32>::new(4usize);
-    run_codes(vectors, words, planes, block, chunk, run, &mut codes, plan.format);
-    let (scale, min) = run_scale(words, planes, block, chunk, run, plan.format, plan.native_half);
+    run_codes(&raw, chunk, run, &mut codes, 0u32, plan.format);
+    let (scale, min) = run_scale(&raw, block, chunk, run, 0u32, plan.format, plan.native_half);
     let shift = comptime!(code_offset(plan.format) + zero(plan.format) as f32);
     let least = -(scale * shift) - min;
     #[unroll]
