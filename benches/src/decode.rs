@@ -41,6 +41,8 @@ pub(crate) fn run(args: &DecodeArgs) -> Result<()> {
     let mut table = Table::new("CONTEXT", 14, &columns, &args.model.peer);
     for &context in &args.model.contexts {
         for &streams in &args.model.streams {
+            // A first run compiles what its prompts need, and meanwhile the device falls asleep.
+            measure(&model, context, streams, args.steps)?;
             let step = measure(&model, context, streams, args.steps)?;
             let (rate, tokens) = (read_bytes / step / 1e9, streams as f64 / step);
             let cells = [

@@ -90,3 +90,25 @@ fn compiled_kernels_are_kept_from_run_to_run() {
     std::fs::write(&file, b"").unwrap();
     state(bench(&file));
 }
+
+/// A kernel that is compiled for the length of a prompt would make nearly every prompt wait for the compiler.
+#[cfg(feature = "vulkan")]
+#[test]
+fn prompts_of_about_the_same_length_share_their_kernels() {
+    let hybrid = |name: &str| cli_support::fixtures().join("../llm_hybrid").join(name).display().to_string();
+    let hybrids = ["qwen35_gguf_q4_k_m", "nemotron3_moe_gguf_q4_k_m"].map(hybrid);
+    for model in ["qwen3_a", "gguf_llama_q4_k_m"].map(str::to_owned).into_iter().chain(hybrids) {
+        let folder = tempfile::tempdir().unwrap();
+        let size_after = |tokens: &str| {
+            let args = ["bench", &model, "--device", "vulkan", "-p", tokens, "-n", "0", "-r", "1", "--context", "256"];
+            let run = cli_support::atelico(&args).env("ATELICO_KERNEL_CACHE_DIR", folder.path()).output().unwrap();
+            assert!(run.status.success(), "{model}: {}", String::from_utf8_lossy(&run.stderr));
+            let files = std::fs::read_dir(folder.path()).unwrap();
+            files.map(|file| file.unwrap().metadata().unwrap().len()).sum::<u64>()
+        };
+        let first = size_after("70");
+        for tokens in ["71", "75"] {
+            assert_eq!(size_after(tokens), first, "{model}: kernels compiled for a prompt of {tokens} tokens");
+        }
+    }
+}

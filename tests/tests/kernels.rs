@@ -254,10 +254,11 @@ fn decode_attention_equals_its_parts() {
                 (None, DType::F16, 4e-3),
             ] {
                 let mut noise = Noise(d as u64);
-                let (slots, capacity) = (4, 330);
+                // One row's keys are many enough to be shared among cubes.
+                let (slots, capacity) = (4, 650);
                 let shape = [slots, kv_heads, capacity, d];
                 let caches = [(); 2].map(|()| noise.floats(shape.iter().product()));
-                let (positions, rows) = (vec![0, 329, 128, 31], vec![2, 0, 1, 3]);
+                let (positions, rows) = (vec![0, 649, 128, 31], vec![2, 0, 1, 3]);
                 let m = positions.len();
                 // Every other case turns half of a head, and has columns after the projection.
                 let rotary = if case % 2 == 0 { d } else { d / 2 };

@@ -71,7 +71,6 @@ pub(super) fn prepare<N: Size>(
     #[comptime] at: u32,
     #[comptime] plan: HeadPlan,
 ) {
-    let d = comptime!(plan.d);
     let lane = UNIT_POS_X % plan.lanes;
     let mut scale = 1.0f32;
     if comptime!(plan.norm) {
@@ -84,7 +83,7 @@ pub(super) fn prepare<N: Size>(
                 squares += v.extract(j) * v.extract(j);
             }
         }
-        scale = 1.0f32 / f32::sqrt(lanes_sum(squares, plan.lanes) / f32::cast_from(d) + eps);
+        scale = f32::inverse_sqrt(lanes_sum(squares, plan.lanes) * comptime!(1.0 / plan.d as f32) + eps);
     }
     #[unroll]
     for i in 0..comptime!(plan.slice() / 4) {

@@ -40,6 +40,11 @@ impl MatvecPlan {
         self.steps().div_ceil(self.held)
     }
 
+    /// Runs that a cube rounds each time.
+    fn rounded_runs(self) -> u32 {
+        self.m * self.held_runs()
+    }
+
     /// Words of a row's weights that a unit loads for a step.
     fn raw_words(self) -> u32 {
         self.runs() * run_words(self.format)
@@ -118,7 +123,7 @@ struct Rounded<N: Size> {
 #[cube]
 impl<N: Size> Rounded<N> {
     fn new(#[comptime] plan: MatvecPlan) -> Rounded<N> {
-        let runs = comptime!((plan.m * plan.held_runs()) as usize);
+        let runs = comptime!(plan.rounded_runs() as usize);
         Rounded::<N> {
             bytes: Shared::<[Vector<u32, N>]>::new_slice(runs),
             scales: Shared::<[f32]>::new_slice(runs),
@@ -126,27 +131,41 @@ impl<N: Size> Rounded<N> {
         }
     }
 
-    /// Rounds elements to run `to`, and returns the sum of their squares.
-    fn hold(&mut self, elements: &Elements<N>, to: u32, #[comptime] plan: MatvecPlan) -> f32 {
+    /// Rounds number `i` of the runs that the cube holds from run `first` on, and adds to the squares of its
+    /// column.
+    fn hold(
+        &mut self,
+        elements: &Elements<N>,
+        first: u32,
+        i: u32,
+        squares: &mut Array<f32>,
+        #[comptime] plan: MatvecPlan,
+    ) {
+        let held_runs = comptime!(plan.held_runs());
         let mut values = Array::<f32>::new(comptime!(RUN as usize));
-        let mut largest = 0.0f32;
-        let mut sum = 0.0f32;
-        let mut squares = 0.0f32;
+        // Four by four, so that fewer instructions wait for the one before.
+        let mut tops = Array::<f32>::new(4usize);
+        let mut sums = Vector::<f32, N>::new(0.0f32);
+        let mut powers = Vector::<f32, N>::new(0.0f32);
+        #[unroll]
+        for j in 0..4u32 {
+            tops[j as usize] = 0.0f32;
+        }
         #[unroll]
         for i in 0..comptime!(RUN / 4) {
             let raw = elements.x[i as usize];
             let scaled = if comptime!(plan.norm) { raw * elements.norm[i as usize] } else { raw };
+            sums += scaled;
+            powers += raw * raw;
             #[unroll]
             for j in 0..4u32 {
                 let element = scaled.extract(comptime!(j as usize));
                 values[comptime!((i * 4 + j) as usize)] = element;
-                largest = max(largest, f32::abs(element));
-                sum += element;
-                if comptime!(plan.norm) {
-                    squares += raw.extract(comptime!(j as usize)) * raw.extract(comptime!(j as usize));
-                }
+                tops[j as usize] = max(tops[j as usize], f32::abs(element));
             }
         }
+        let largest = max(max(tops[0], tops[1]), max(tops[2], tops[3]));
+        let sum = (sums.extract(0usize) + sums.extract(1usize)) + (sums.extract(2usize) + sums.extract(3usize));
         // Nearly 127 over the largest, without a division's many instructions.
         let root = f32::inverse_sqrt(max(largest, TINY));
         let inverse = LARGEST * root * root;
@@ -163,12 +182,21 @@ impl<N: Size> Rounded<N> {
             bytes.insert(comptime!(i as usize), word);
             total = dp4a(i32::reinterpret(word), 0x0101_0101i32, total);
         }
-        self.bytes[to as usize] = bytes;
-        self.totals[to as usize] = total;
+        self.bytes[i as usize] = bytes;
+        self.totals[i as usize] = total;
         // Bytes do not show that an element is not finite: the scale does.
         let scale = select(f32::abs(sum) <= f32::MAX, largest * (1.0f32 / LARGEST), sum);
-        self.scales[to as usize] = scale * elements.factor;
-        squares
+        self.scales[i as usize] = scale * elements.factor;
+        if comptime!(plan.norm) {
+            let power =
+                (powers.extract(0usize) + powers.extract(1usize)) + (powers.extract(2usize) + powers.extract(3usize));
+            // Runs past the last of a column are the last again.
+            let counts = first + i % held_runs < comptime!(plan.all_chunks() * plan.runs());
+            #[unroll]
+            for c in 0..comptime!(plan.m) {
+                squares[c as usize] += select(counts && i / held_runs == c, power, 0.0f32);
+            }
+        }
     }
 }
 
@@ -285,7 +313,6 @@ pub(super) fn row_sums_int8<N: Size>(
     #[comptime] plan: MatvecPlan,
 ) {
     let (m, rows) = comptime!((plan.m, plan.rows));
-    let held_runs = comptime!(plan.held_runs());
     let ahead = comptime!(plan.rows.min(AHEAD));
     let unit = UNIT_POS_Y * plan.plane + UNIT_POS_X;
     // The plane's chunk in a step.
@@ -303,23 +330,13 @@ pub(super) fn row_sums_int8<N: Size>(
         let first_chunk = holding * comptime!(plan.held * plan.step_chunks());
         let first_run = first_chunk * comptime!(plan.runs());
         let mut raw = Array::<u32>::new(comptime!((rows * plan.raw_words()) as usize));
-        elements.load(x, norm_weight, weights, share, first_run, min(unit, comptime!(m * held_runs - 1)), plan);
         let place = Place::new(ids, weights, first, outputs, share, min(first_chunk + own, last), plan);
         load_rows(vectors, words, planes, &place, &mut raw, 0u32, ahead, plan);
-        let mut i = unit;
-        while i < comptime!(m * held_runs) {
-            let of_run = rounded.hold(&elements, i, plan);
-            if comptime!(plan.norm) {
-                // Runs past the last are the last again.
-                let counts = first_run + i % held_runs < comptime!(plan.all_chunks() * plan.runs());
-                #[unroll]
-                for c in 0..m {
-                    squares[c as usize] += select(counts && i / held_runs == c, of_run, 0.0f32);
-                }
-            }
-            i += comptime!(plan.units());
-            if i < comptime!(m * held_runs) {
+        for pass in 0..comptime!(plan.rounded_runs().div_ceil(plan.units())) {
+            let i = unit + pass * comptime!(plan.units());
+            if i < comptime!(plan.rounded_runs()) {
                 elements.load(x, norm_weight, weights, share, first_run, i, plan);
+                rounded.hold(&elements, first_run, i, &mut squares, plan);
             }
         }
         sync_cube();

@@ -42,16 +42,17 @@ impl Precision {
 
 /// Most rows that take the matrix-vector path.
 pub(crate) const MATVEC_ROWS: usize = 8;
-/// The same where tensor cores multiply as fast as weights arrive; a matrix-vector product of more rows
-/// computes longer than it reads.
+/// The same of weights in floats where tensor cores multiply as fast as weights arrive; a matrix-vector product
+/// of more rows computes longer than it reads.
 const MATVEC_ROWS_BESIDE_TENSOR_CORES: usize = 4;
 
 /// Most rows that take the matrix-vector path on a device.
-fn matvec_rows(device: &Device, precision: Precision) -> usize {
+fn matvec_rows(device: &Device, weights: &[Weight], precision: Precision) -> usize {
     match device.as_dispatch() {
         #[cfg(feature = "cube")]
         DispatchDevice::Cube(device)
-            if multiplies_registers(device.client().properties(), precision.of_many_rows().into()) =>
+            if weights.iter().any(|weight| weight.spec().format.is_float())
+                && multiplies_registers(device.client().properties(), precision.of_many_rows().into()) =>
         {
             MATVEC_ROWS_BESIDE_TENSOR_CORES
         }
@@ -163,7 +164,7 @@ pub fn linear(x: Tensor<2>, weight: &Weight, precision: Precision) -> Tensor<2> 
 pub fn linear_merged(x: Tensor<2>, weights: &[Weight], precision: Precision) -> Tensor<2> {
     let device = x.device();
     let m = x.dims()[0];
-    let many = m > matvec_rows(&device, precision);
+    let many = m > matvec_rows(&device, weights, precision);
     if many && !is_cpu(&device) || takes_norm(&x, weights, precision) {
         return fused_launches(x, weights, Fusion::default(), precision);
     }
@@ -194,7 +195,7 @@ pub fn linear_fused(x: Tensor<2>, weights: &[Weight], fusion: Fusion, precision:
         if takes_norm(&x, weights, precision) {
             return fused_launches(x, weights, fusion, precision);
         }
-        if x.dims()[0] > matvec_rows(&x.device(), precision) {
+        if x.dims()[0] > matvec_rows(&x.device(), weights, precision) {
             let dtype = precision.of_many_rows();
             let x = match fusion.norm {
                 Some((weight, eps)) => super::norm::rms_norm_as(x, weight, eps, dtype),
@@ -229,7 +230,9 @@ fn takes_norm(x: &Tensor<2>, weights: &[Weight], precision: Precision) -> bool {
     let [m, cols] = x.dims();
     debug_assert!(weights.iter().all(|w| w.spec().cols == cols), "{cols} columns");
     let device = x.device();
-    !is_cpu(&device) && m <= matvec_rows(&device, precision) && weights.iter().all(|w| w.spec().whole_vectors())
+    !is_cpu(&device)
+        && m <= matvec_rows(&device, weights, precision)
+        && weights.iter().all(|w| w.spec().whole_vectors())
 }
 
 /// A launch for each weight, of what [`FusedLinearOps::linear_fused_into`] takes.
@@ -242,7 +245,7 @@ fn fused_launches(x: Tensor<2>, weights: &[Weight], fusion: Fusion, precision: P
         residual: fusion.residual.is_some(),
         int8: precision != Precision::F32,
     };
-    let many = m > matvec_rows(&device, precision);
+    let many = m > matvec_rows(&device, weights, precision);
     let dtype = if many { precision.of_many_rows() } else { FloatDType::F32 };
     let x = x.cast(dtype);
     let rows = weights.iter().map(|w| w.spec().rows).sum::<usize>();

@@ -23,8 +23,10 @@ pub(super) struct Split {
     pub(super) plane: u32,
     /// Keys that a cube's planes take in one step.
     pub(super) keys: u32,
-    /// Most cubes that share a row's keys. So many take part as there are steps.
+    /// Most cubes that share a row's keys. So many take part as there are steps, if there are enough.
     pub(super) splits: u32,
+    /// Most steps that one cube takes by itself.
+    pub(super) alone: u32,
     /// The last cube of a row merges, where cubes see what others wrote.
     pub(super) folds: bool,
 }
@@ -55,8 +57,8 @@ pub(super) fn first_key(position: u32, #[comptime] window: u32) -> u32 {
 /// Cubes that share the keys of a row.
 #[cube]
 pub(super) fn used_splits(position: u32, #[comptime] split: Split) -> u32 {
-    let keys = position + 1 - first_key(position, split.window);
-    min(keys.div_ceil(split.keys), split.splits)
+    let steps = (position + 1 - first_key(position, split.window)).div_ceil(split.keys);
+    select(steps <= split.alone, 1u32, min(steps, split.splits))
 }
 
 /// What planes or parts of them have found, for some that share a cube's memory.
@@ -147,7 +149,7 @@ fn merge_planes<N: Size>(
         }
         let head = CUBE_POS_Y * split.heads + head0 + h;
         if used == 1 {
-            out[(head * length + i % length) as usize] = value / Vector::new(sum);
+            out[(head * length + i % length) as usize] = value * Vector::new(1.0f32 / sum);
         } else {
             let at = head * split.splits + CUBE_POS_Z;
             partial[(at * length + i % length) as usize] = value;
@@ -240,7 +242,7 @@ fn merge_parts<N: Size>(
         }
         if turn == 0 && vector < vectors {
             let head = CUBE_POS_Y * split.heads + head0 + h;
-            out[(head * length + vector % length) as usize] = value / Vector::new(sum);
+            out[(head * length + vector % length) as usize] = value * Vector::new(1.0f32 / sum);
         }
     }
 }

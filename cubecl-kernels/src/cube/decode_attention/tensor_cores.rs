@@ -26,6 +26,8 @@ const PLANES: u32 = 8;
 const LANES: u32 = 4;
 /// Most cubes that share a row's keys.
 const MAX_SPLITS: usize = 128;
+/// Steps that a cube takes by itself: to merge two cubes takes longer. Not where every load is waited for.
+const ALONE: u32 = 4;
 /// Elements of a head whose values a plane loads at once.
 const SPAN: u32 = NARROW * VECTOR;
 
@@ -73,6 +75,7 @@ impl Plan {
             plane: 32,
             keys,
             splits: splits as u32,
+            alone: if d > 2 * SPAN { 1 } else { ALONE },
             folds: folds(cache),
         };
         let head = HeadPlan { width: VECTOR, lanes: LANES, ..HeadPlan::new(head_dim, rotary, rope, cache, 32) };
@@ -361,9 +364,8 @@ impl<F: Float> Running<F> {
         self.maximum = largest;
     }
 
-    /// Adds one more key, as it comes from the projection: the unit's slice of it, and the value that begins at
-    /// vector `value` of `qkv`.
-    fn add_one<W: Size>(&mut self, qkv: &[Vector<f32, W>], key: &Array<f32>, value: u32, #[comptime] plan: Plan) {
+    /// Adds one more key, as it comes from the projection: the unit's slice of it, and its part of the value.
+    fn add_one<W: Size>(&mut self, key: &Array<f32>, value: &Array<Vector<f32, W>>, #[comptime] plan: Plan) {
         let mut dot = 0.0f32;
         #[unroll]
         for step in 0..comptime!(plan.steps()) {
@@ -388,7 +390,7 @@ impl<F: Float> Running<F> {
         let weights = of_columns(weight);
         #[unroll]
         for i in 0..comptime!(plan.steps() / 2) {
-            let four = qkv[(value + (UNIT_POS_X / 4 + comptime!(i / 2 * NARROW)) * 2 + comptime!(i % 2)) as usize];
+            let four = value[i as usize];
             #[unroll]
             for j in 0..4u32 {
                 let sum = self.values.index_mut(comptime!((2 * i + j / 2) as usize));
@@ -444,11 +446,13 @@ pub(super) fn attend<F: Float, N: Size, W: Size>(
     let head0 = CUBE_POS_X * group;
     let kv_head = head0 / comptime!(plan.split.heads / plan.kv_heads);
     let row = CUBE_POS_Y;
-    let position = u32::cast_from(positions[row as usize]);
-    let slot = u32::cast_from(slots[row as usize]);
+    let (position, slot) = (positions[row as usize], slots[row as usize]);
+    // Asked for together: one would else wait for the other.
+    let seated = slot >= 0;
+    let (position, slot) = (u32::cast_from(position), u32::cast_from(slot));
     let low = first_key(position, plan.split.window);
     let used = used_splits(position, plan.split);
-    if CUBE_POS_Z < used {
+    if CUBE_POS_Z < used && seated {
         let qkv_row = row * width;
         let cache = (slot * plan.kv_heads + kv_head) * capacity;
         // Tiles before the position, which planes take in turn.
@@ -476,9 +480,15 @@ pub(super) fn attend<F: Float, N: Size, W: Size>(
         if tiles % stride == turn {
             let k_base = qkv_row + comptime!(plan.split.heads * plan.split.d) + kv_head * d;
             let v_base = k_base + comptime!(plan.kv_heads * plan.split.d);
+            let mut v = Array::<Vector<f32, W>>::new(comptime!((plan.steps() / 2) as usize));
+            #[unroll]
+            for i in 0..comptime!(plan.steps() / 2) {
+                let part = (lane / 4 + comptime!(i / 2 * NARROW)) * 2 + comptime!(i % 2);
+                v[i as usize] = qkv[(v_base / 4 + part) as usize];
+            }
             let mut k = Array::<f32>::new(comptime!(slice as usize));
             prepare(qkv, k_norm, table, k_base, position, eps, &mut k, 0u32, plan.head);
-            running.add_one(qkv, &k, v_base / 4, plan);
+            running.add_one(&k, &v, plan);
             // Each unit of the first four has a part of the key.
             if lane < LANES && head0 == kv_head * comptime!(plan.split.heads / plan.kv_heads) {
                 #[unroll]

@@ -63,6 +63,7 @@ impl Plan {
             plane,
             keys: planes * plane / head.lanes,
             splits: splits as u32,
+            alone: 1,
             folds: folds(cache),
         };
         Self { kv_heads: kv_heads as u32, head, split, q8: is_q8(cache_width, head_dim) }

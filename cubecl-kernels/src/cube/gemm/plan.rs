@@ -71,7 +71,7 @@ pub(super) struct GemmPlan {
     pub(super) residual: bool,
     /// Experts of which each row of x has chosen some; none for one matrix.
     pub(super) experts: u32,
-    /// Choices of an expert in a tile.
+    /// Choices of an expert in a tile; zero for one matrix.
     pub(super) expert_tile: u32,
 }
 
@@ -132,7 +132,8 @@ impl GemmPlan {
             activation: fusion.activation,
             residual: fusion.residual,
             experts: experts as u32,
-            expert_tile: m,
+            // Nothing here may follow the length of a prompt: every other plan is another kernel to compile.
+            expert_tile: if experts == 0 { 0 } else { m },
         };
         let fits = |plan: Self| plan.shared_bytes(x.dtype.size()) <= hardware.max_shared_memory_size;
         // Where unpacking takes longest, more cubes on a processor help more than more steps ahead.
