@@ -32,8 +32,8 @@ fn activations_are_rounded_to_bytes() {
             for (i, (rows, m)) in [(38, 1), (14, 3), (70, 8)].into_iter().enumerate() {
                 let (normed, gated, added) =
                     [(true, true, false), (false, false, true), (true, false, false)][(f + i) % 3];
-                // A row of several planes, and one that a plane does not fill.
-                let cols = if i == 0 { format.block_len().max(64) * 20 } else { format.block_len() * 3 };
+                // A row of several planes, one that a plane does not fill, and columns that a cube holds in parts.
+                let cols = format.block_len().max(64) * [20, 3, 13][i];
                 let mut noise = Noise((rows * 1000 + f) as u64);
                 let bytes = noise.blocks(format, rows * cols);
                 let mut x = noise.floats(m * cols);

@@ -238,7 +238,7 @@ impl MatvecPlan {
         let splits =
             || (1..=MOST_SPLITS).map(|split| Self { split, ..self }).filter(|plan| plan.split == 1 || fits(plan));
         let least = splits().map(|plan| idle(&plan)).min().unwrap_or_default();
-        let plan = splits().filter(|plan| idle(plan) <= least + 10).last().unwrap_or(self);
+        let plan = splits().rfind(|plan| idle(plan) <= least + 10).unwrap_or(self);
         let step = Self::held_bytes(m, plan.step_chunks());
         let held = if step * plan.steps() <= shared {
             plan.steps()

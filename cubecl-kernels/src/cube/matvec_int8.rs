@@ -341,9 +341,8 @@ pub(super) fn row_sums_int8<N: Size>(
         }
         sync_cube();
         load_rows(vectors, words, planes, &place, &mut raw, ahead, rows, plan);
-        if comptime!(plan.whole()) {
-            add_rows(&raw, &rounded, &place, own, sums, plan);
-        } else if first_chunk + own <= last {
+        let inside = if comptime!(plan.whole()) { true.runtime() } else { first_chunk + own <= last };
+        if inside {
             add_rows(&raw, &rounded, &place, own, sums, plan);
         }
         #[unroll(comptime!(plan.held * plan.rows <= 16))]
