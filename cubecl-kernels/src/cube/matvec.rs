@@ -102,7 +102,7 @@ impl MatvecPlan {
     }
 
     /// Elements of a row.
-    pub(super) fn cols(self) -> u32 {
+    fn cols(self) -> u32 {
         self.chunks * self.runs() * self.run()
     }
 
