@@ -5,6 +5,7 @@ use burn_cubecl::CubeBackend;
 use burn_cubecl::tensor::CubeTensor;
 use cubecl::prelude::*;
 
+use super::dependent::{begin_next, wait_for_launches};
 use super::{contiguous, dims, empty, line};
 use crate::ops::{ConvOps, ConvSpec, MAX_TAPS};
 
@@ -72,6 +73,8 @@ fn causal_conv(
     #[comptime] consecutive: bool,
     #[comptime] has_bias: bool,
 ) {
+    begin_next();
+    wait_for_launches();
     let before = comptime!(taps - 1);
     let channel = CUBE_POS_X * UNITS + UNIT_POS_X;
     let first = CUBE_POS_Y * rows;

@@ -8,6 +8,7 @@
 use cubecl::prelude::*;
 
 use super::activation::relu2;
+use super::dependent::{begin_next, wait_for_launches};
 use super::matvec_int8::row_sums_int8;
 use super::runs::{
     CHUNK, RUN, chunks_per_block, code_float, code_offset, has_min, load_run, run_codes, run_scale, run_start,
@@ -126,6 +127,22 @@ impl MatvecPlan {
         self.planes * self.plane
     }
 
+    /// Outputs of a unit, where it has any.
+    fn passes(self) -> u32 {
+        (self.cube_outputs() * self.m).div_ceil(self.units())
+    }
+
+    /// Whether the first weights are asked for before the launches before are over: where the rows are known, and
+    /// weights are not unpacked as they come.
+    pub(super) fn asks_ahead(self) -> bool {
+        self.choice == Choice::All && (self.int8 || self.format.is_float())
+    }
+
+    /// Vectors of weights that a unit loads for a step, of formats of floats.
+    fn float_rows(self) -> u32 {
+        if self.format.is_float() { self.rows } else { 0 }
+    }
+
     /// Numbers that a plane leaves for the others: sums of its rows, and of squares.
     pub(super) fn parts(self) -> u32 {
         (self.rows + 1) * self.m
@@ -176,7 +193,7 @@ impl Place {
         let mut factor = 1.0f32;
         let mut chunk = chunk;
         if comptime!(matches!(plan.choice, Choice::Each)) {
-            base = u32::cast_from(ids[CUBE_POS_Z as usize]) * outputs;
+            base = u32::cast_from(ids[CUBE_POS_Z as usize]) * outputs * comptime!(plan.rows / plan.outputs());
             x_base = CUBE_POS_Z / share * plan.x_row();
         }
         if comptime!(matches!(plan.choice, Choice::Sum { .. })) {
@@ -205,7 +222,7 @@ impl Place {
 /// `out[c, offset + row] = Σ w[row, k] x[c, k]`; `outputs` counts the rows, or pairs of rows, and
 /// `exponent` is the format's [`code_exponent`](super::runs::code_exponent).
 ///
-/// With a choice, `outputs` counts the rows of an expert, `ids` holds the experts, `share` choices in a
+/// With a choice, `outputs` counts those of an expert, `ids` holds the experts, `share` choices in a
 /// row read one row of x, and `weights` holds the factors of a sum: for each choice or token, `c`.
 #[cube(launch_unchecked)]
 #[allow(clippy::too_many_arguments)]
@@ -348,22 +365,11 @@ fn product<N: Size>(
     let first = cube * comptime!(plan.cube_outputs()) + (UNIT_POS_Y / plan.split) * comptime!(plan.outputs());
     let unit = UNIT_POS_Y * plan.plane + UNIT_POS_X;
 
-    // An output a unit, or several: what is added to them is asked for before anything is waited for.
-    let per_column = comptime!(plan.cube_outputs());
-    let passes = comptime!((plan.cube_outputs() * plan.m).div_ceil(plan.units()));
-    let mut added = Array::<f32>::new(comptime!(passes as usize));
-    #[unroll]
-    for pass in 0..passes {
-        added[pass as usize] = 0.0f32;
-        if comptime!(plan.residual) {
-            let i = unit + comptime!(pass * plan.units());
-            let row = cube * per_column + i % per_column;
-            if i < comptime!(per_column * m) && row < outputs {
-                added[pass as usize] = residual[place_of(i / per_column, row, stride, offset, plan) as usize];
-            }
-        }
+    begin_next();
+    if comptime!(!plan.asks_ahead()) {
+        wait_for_launches();
     }
-
+    let mut added = Array::<f32>::new(comptime!(plan.passes() as usize));
     let mut sums = Array::<f32>::new(comptime!(width as usize));
     #[unroll]
     for i in 0..width {
@@ -376,17 +382,30 @@ fn product<N: Size>(
             vectors,
             words,
             norm_weight,
+            residual,
             ids,
             weights,
             planes,
             first,
             outputs,
+            stride,
+            offset,
             share,
+            cube,
             &mut sums,
+            &mut added,
             &mut parts,
             plan,
         );
     } else {
+        let own = UNIT_POS_Y % plan.split * plan.plane + UNIT_POS_X;
+        let mut floats = Array::<Vector<u32, N>>::new(comptime!(plan.float_rows() as usize));
+        if comptime!(plan.asks_ahead()) {
+            let chunk = min(own, comptime!(plan.all_chunks() - 1));
+            load_floats(vectors, &Place::new(ids, weights, first, outputs, share, chunk, plan), &mut floats, plan);
+            wait_for_launches();
+        }
+        load_added(residual, &mut added, outputs, stride, offset, cube, plan);
         let mut squares = Array::<f32>::new(comptime!(m as usize));
         #[unroll]
         for c in 0..m {
@@ -395,11 +414,26 @@ fn product<N: Size>(
         let steps = comptime!(plan.steps());
         #[unroll(comptime!(steps * plan.rows <= 16))]
         for step in 0..steps {
-            let chunk = (step * plan.split + UNIT_POS_Y % plan.split) * plan.plane + UNIT_POS_X;
+            let chunk = step * comptime!(plan.step_chunks()) + own;
             let inside = if comptime!(plan.whole()) { true.runtime() } else { chunk < comptime!(plan.all_chunks()) };
             if inside {
                 let place = Place::new(ids, weights, first, outputs, share, chunk, plan);
-                step_sums(x, vectors, words, norm_weight, planes, exponent, &place, &mut sums, &mut squares, plan);
+                if comptime!(!plan.asks_ahead()) || step > 0 {
+                    load_floats(vectors, &place, &mut floats, plan);
+                }
+                step_sums(
+                    x,
+                    vectors,
+                    words,
+                    &floats,
+                    norm_weight,
+                    planes,
+                    exponent,
+                    &place,
+                    &mut sums,
+                    &mut squares,
+                    plan,
+                );
             }
         }
         if comptime!(plan.norm) {
@@ -410,8 +444,9 @@ fn product<N: Size>(
     sync_cube();
 
     // The planes of a row added up, then what rides along.
+    let per_column = comptime!(plan.cube_outputs());
     #[unroll]
-    for pass in 0..passes {
+    for pass in 0..comptime!(plan.passes()) {
         let i = unit + comptime!(pass * plan.units());
         let c = i / per_column;
         let o = i % per_column;
@@ -447,6 +482,32 @@ fn product<N: Size>(
                 total = relu2(total);
             }
             out[place_of(c, row, stride, offset, plan) as usize] = total + added[pass as usize];
+        }
+    }
+}
+
+/// Asks for what is added to the outputs, one a unit or several, before anything is waited for.
+#[cube]
+pub(super) fn load_added(
+    residual: &[f32],
+    added: &mut Array<f32>,
+    outputs: u32,
+    stride: u32,
+    offset: u32,
+    cube: u32,
+    #[comptime] plan: MatvecPlan,
+) {
+    let per_column = comptime!(plan.cube_outputs());
+    let unit = UNIT_POS_Y * plan.plane + UNIT_POS_X;
+    #[unroll]
+    for pass in 0..comptime!(plan.passes()) {
+        added[pass as usize] = 0.0f32;
+        if comptime!(plan.residual) {
+            let i = unit + comptime!(pass * plan.units());
+            let row = cube * per_column + i % per_column;
+            if i < comptime!(per_column * plan.m) && row < outputs {
+                added[pass as usize] = residual[place_of(i / per_column, row, stride, offset, plan) as usize];
+            }
         }
     }
 }
@@ -501,13 +562,28 @@ pub(super) fn plane_sums(
     }
 }
 
-/// Adds chunk `chunk` of the plane's rows to the sums, `[rows, m]`.
+/// Asks for the weights of a step, of formats of floats.
+#[cube]
+fn load_floats<N: Size>(
+    vectors: &[Vector<u32, N>],
+    place: &Place,
+    floats: &mut Array<Vector<u32, N>>,
+    #[comptime] plan: MatvecPlan,
+) {
+    #[unroll]
+    for r in 0..comptime!(plan.float_rows()) {
+        floats[r as usize] = vectors[(place.row(r, plan) * plan.chunks + place.chunk) as usize];
+    }
+}
+
+/// Adds chunk `chunk` of the plane's rows to the sums, `[rows, m]`; `floats` is what [`load_floats`] asked for.
 #[cube]
 #[allow(clippy::too_many_arguments)]
 fn step_sums<N: Size>(
     x: &[Vector<f32, N>],
     vectors: &[Vector<u32, N>],
     words: &[u32],
+    floats: &Array<Vector<u32, N>>,
     norm_weight: &[Vector<f32, N>],
     planes: &Planes,
     exponent: u32,
@@ -529,8 +605,7 @@ fn step_sums<N: Size>(
         #[unroll]
         for r in 0..comptime!(plan.rows) {
             if comptime!(plan.format.is_float()) {
-                let packed = vectors[(place.row(r, plan) * plan.chunks + chunk) as usize];
-                float_run(packed, &mut w, comptime!(r * plan.run()), plan.format, plan.native_half);
+                float_run(floats[r as usize], &mut w, comptime!(r * plan.run()), plan.format, plan.native_half);
             } else {
                 let (block, within) = (place.block(r, plan), chunk % comptime!(chunks_per_block(plan.format)));
                 let mut raw = Array::<u32>::new(comptime!(run_words(plan.format) as usize));

@@ -6,7 +6,8 @@
 
 use cubecl::prelude::*;
 
-use super::matvec::{Choice, MatvecPlan, Place, plane_sums};
+use super::dependent::wait_for_launches;
+use super::matvec::{Choice, MatvecPlan, Place, load_added, plane_sums};
 use super::runs::{
     RUN, chunks_per_block, code_bits, has_min, load_run, run_codes, run_scale, run_start, run_words, zero,
 };
@@ -54,6 +55,12 @@ impl MatvecPlan {
     pub(super) fn held_bytes(m: u32, chunks: u32) -> u32 {
         // The elements, and for each run a scale and a sum.
         m * chunks * (32 + 2 * 8)
+    }
+
+    /// Bytes of shared memory of a cube.
+    pub(super) fn shared_bytes(self) -> u32 {
+        let x = if self.int8 { Self::held_bytes(self.m, self.held_runs() / self.runs()) } else { 0 };
+        x + 4 * self.planes * self.parts()
     }
 }
 
@@ -302,13 +309,18 @@ pub(super) fn row_sums_int8<N: Size>(
     vectors: &[Vector<u32, N>],
     words: &[u32],
     norm_weight: &[Vector<f32, N>],
+    residual: &[f32],
     ids: &[i32],
     weights: &[f32],
     planes: &Planes,
     first: u32,
     outputs: u32,
+    stride: u32,
+    offset: u32,
     share: u32,
+    cube: u32,
     sums: &mut Array<f32>,
+    added: &mut Array<f32>,
     parts: &mut Shared<[f32]>,
     #[comptime] plan: MatvecPlan,
 ) {
@@ -332,6 +344,12 @@ pub(super) fn row_sums_int8<N: Size>(
         let mut raw = Array::<u32>::new(comptime!((rows * plan.raw_words()) as usize));
         let place = Place::new(ids, weights, first, outputs, share, min(first_chunk + own, last), plan);
         load_rows(vectors, words, planes, &place, &mut raw, 0u32, ahead, plan);
+        if comptime!(plan.asks_ahead()) {
+            wait_for_launches();
+        }
+        if holding == 0 {
+            load_added(residual, added, outputs, stride, offset, cube, plan);
+        }
         for pass in 0..comptime!(plan.rounded_runs().div_ceil(plan.units())) {
             let i = unit + pass * comptime!(plan.units());
             if i < comptime!(plan.rounded_runs()) {

@@ -11,6 +11,7 @@ mod chunks;
 mod conv;
 mod decode_attention;
 mod delta;
+mod dependent;
 mod flash_attention;
 mod gated_norm;
 pub(crate) mod gemm;

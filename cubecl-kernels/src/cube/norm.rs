@@ -89,6 +89,22 @@ pub(super) fn cube_sum(value: f32, #[comptime] units: u32) -> f32 {
     sum
 }
 
+/// The cube's largest `value`, for every unit.
+#[cube]
+pub(super) fn cube_max(value: f32, #[comptime] units: u32) -> f32 {
+    let mut parts = Shared::<[f32]>::new_slice(comptime!(units as usize));
+    let own = plane_max(value);
+    if UNIT_POS_PLANE == 0 {
+        parts[(UNIT_POS_X / PLANE_DIM) as usize] = own;
+    }
+    sync_cube();
+    let mut largest = parts[0];
+    for i in 1..units / PLANE_DIM {
+        largest = max(largest, parts[i as usize]);
+    }
+    largest
+}
+
 /// `vectors` is the row's length in vectors; a unit keeps its own in registers.
 #[cube(launch)]
 fn rms_norm<O: Float, N: Size>(

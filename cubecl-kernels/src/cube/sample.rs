@@ -5,6 +5,7 @@ use burn_cubecl::CubeBackend;
 use burn_cubecl::tensor::CubeTensor;
 use cubecl::prelude::*;
 
+use super::dependent::{begin_next, wait_for_launches};
 use super::{contiguous, dims, empty, line};
 use crate::ops::{IN_PROMPT, SAMPLE_PARAMS, SampleOps, SampleSpec};
 
@@ -142,6 +143,8 @@ fn not_finite(value: f32) -> bool {
 /// it, and the number of values that are not finite.
 #[cube(launch)]
 fn scan(logits: &[f32], partial: &mut [f32], vocab: u32) {
+    begin_next();
+    wait_for_launches();
     let row = CUBE_POS_Y;
     let share = vocab.div_ceil(PARTS);
     let begin = CUBE_POS_X * share;
@@ -195,6 +198,8 @@ fn choose_greedy(
     width: u32,
     #[comptime] greedy: bool,
 ) {
+    begin_next();
+    wait_for_launches();
     let row = CUBE_POS_X;
     // A unit a part.
     let at = ((row * PARTS + UNIT_POS_X) * 4) as usize;

@@ -5,6 +5,7 @@ use burn_cubecl::CubeBackend;
 use burn_cubecl::tensor::CubeTensor;
 use cubecl::prelude::*;
 
+use super::dependent::{begin_next, wait_for_launches};
 use super::{contiguous, dims, empty, grid, line};
 use crate::ops::{GateScope, SigmoidGateOps};
 
@@ -44,6 +45,8 @@ fn sigmoid_gate(
     total: u32,
     #[comptime] granularity: GateScope,
 ) {
+    begin_next();
+    wait_for_launches();
     let i = (CUBE_POS_Y * CUBE_COUNT_X + CUBE_POS_X) * UNITS + UNIT_POS_X;
     if i < total {
         let mut at = i / width * gate_width + offset;

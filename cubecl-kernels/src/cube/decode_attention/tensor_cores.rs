@@ -12,6 +12,7 @@ use cubecl::prelude::*;
 
 use super::merge::{Found, Split, finish, first_key, used_splits};
 use super::{MASKED, folds, processors};
+use crate::cube::dependent::{begin_next, wait_for_launches};
 use crate::cube::dims;
 use crate::cube::gemm::{FRAGMENT, NARROW, Pair, multiplies_registers};
 use crate::cube::head::{HeadPlan, lanes_sum, prepare};
@@ -26,7 +27,8 @@ const PLANES: u32 = 8;
 const LANES: u32 = 4;
 /// Most cubes that share a row's keys.
 const MAX_SPLITS: usize = 128;
-/// Steps that a cube takes by itself: to merge two cubes takes longer. Not where every load is waited for.
+/// Steps that a cube takes by itself: to merge two cubes takes longer. Those of the longest heads, which wait for
+/// every load, are shared at once.
 const ALONE: u32 = 4;
 /// Elements of a head whose values a plane loads at once.
 const SPAN: u32 = NARROW * VECTOR;
@@ -440,6 +442,7 @@ pub(super) fn attend<F: Float, N: Size, W: Size>(
     #[comptime] plan: Plan,
     #[define(F)] _dtype: ElemType,
 ) {
+    begin_next();
     let (group, d) = comptime!((plan.split.group, plan.split.d));
     let slice = comptime!(plan.head.slice());
     let lane = UNIT_POS_X;
@@ -468,6 +471,8 @@ pub(super) fn attend<F: Float, N: Size, W: Size>(
             }
         }
 
+        // What the cache holds of earlier steps is there; the new query is not.
+        wait_for_launches();
         let mut q = Array::<f32>::new(comptime!(slice as usize));
         let head = head0 + min(lane / LANES, comptime!(group - 1));
         prepare(qkv, q_norm, table, qkv_row + head * d, position, eps, &mut q, 0u32, plan.head);
@@ -559,5 +564,7 @@ pub(super) fn attend<F: Float, N: Size, W: Size>(
             }
         }
         finish(&mut found, head0, used, partial, stats, arrivals, out, plan.split);
+    } else {
+        wait_for_launches();
     }
 }

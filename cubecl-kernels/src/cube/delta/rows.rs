@@ -9,6 +9,7 @@ use burn_cubecl::tensor::CubeTensor;
 use cubecl::prelude::*;
 
 use super::{Inputs, decay_and_strength};
+use crate::cube::dependent::{begin_next, wait_for_launches};
 use crate::cube::{dims, line, plane_size};
 use crate::ops::{DeltaSpec, L2_EPS};
 
@@ -155,6 +156,7 @@ fn delta_rule<N: Size>(
     // Decay, writing strength and q · k of each row.
     let mut scalars = Shared::<[f32]>::new_slice(comptime!((rows * 3) as usize));
 
+    begin_next();
     let unit = UNIT_POS_X;
     let part = unit % share;
     let own = unit / share;
@@ -186,6 +188,7 @@ fn delta_rule<N: Size>(
         }
     }
 
+    wait_for_launches();
     // What the next tile needs, on its way while this one is computed.
     let mut next_keys = Array::<Vector<f32, N>>::new(comptime!(plan.loads() as usize));
     let mut next_queries = Array::<Vector<f32, N>>::new(comptime!(plan.loads() as usize));

@@ -9,6 +9,7 @@ use burn_cubecl::tensor::CubeTensor;
 use cubecl::prelude::*;
 
 use super::{Inputs, softplus};
+use crate::cube::dependent::{begin_next, wait_for_launches};
 use crate::cube::{dims, line};
 use crate::ops::MambaSpec;
 
@@ -90,6 +91,7 @@ fn mamba_scan<N: Size>(
     let mut decay_tile = Shared::<[f32]>::new_slice(comptime!(tile as usize));
     let mut parts = Shared::<[f32]>::new_slice(comptime!((tile * UNITS) as usize));
 
+    begin_next();
     let unit = UNIT_POS_X;
     let parts_of_head = comptime!(head_dim.div_ceil(ROWS));
     let head = CUBE_POS_X / parts_of_head;
@@ -124,6 +126,7 @@ fn mamba_scan<N: Size>(
         }
     }
 
+    wait_for_launches();
     // The stage's loads, in registers until the stage before is done.
     let bc_loads = comptime!(staged.div_ceil(UNITS));
     let x_loads = comptime!((tile * ROWS).div_ceil(UNITS));
