@@ -19,6 +19,8 @@ fn shapes() -> impl Iterator<Item = DeltaSpec> {
         (2, 2, 256, 33, false),
         (2, 4, 128, 48, false),
         (1, 2, 64, 32, true),
+        (2, 4, 128, 128, true),
+        (1, 2, 256, 64, false),
     ];
     shapes.into_iter().map(|(key_heads, value_heads, key_dim, value_dim, tiled)| DeltaSpec {
         key_heads,

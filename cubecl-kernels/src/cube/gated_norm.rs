@@ -1,13 +1,20 @@
-//! RMS norm with a gate, a cube a group.
+//! RMS norm with a gate: a plane a group where it is made of whole vectors, else a cube.
+#![allow(unsafe_code)]
 
 use burn::tensor::DType;
 use burn_cubecl::CubeBackend;
 use burn_cubecl::tensor::CubeTensor;
 use cubecl::prelude::*;
 
+use super::dependent::{begin_next, wait_for_launches};
 use super::norm::cube_sum;
-use super::{contiguous, dims, empty, line};
+use super::{contiguous, dims, empty, grid, line, plane_size};
 use crate::ops::{GateOrder, GatedNormOps, GatedNormSpec};
+
+/// Elements of a vector.
+const VECTOR: usize = 4;
+/// Planes of a cube.
+const PLANES: u32 = 8;
 
 impl GatedNormOps for CubeBackend {
     fn gated_rms_norm(
@@ -21,6 +28,33 @@ impl GatedNormOps for CubeBackend {
         let ([m, width], [_, gate_width], [weights]) = (dims(&x), dims(&gate), dims(&weight));
         let n = spec.group_size;
         let out = empty(&x, [m, width], DType::F32);
+        let (plane, offset) = (plane_size(&x) as usize, spec.gate_offset);
+        if n.is_multiple_of(VECTOR * plane) && [width, gate_width, offset].iter().all(|n| n.is_multiple_of(VECTOR)) {
+            // SAFETY: planes past the last group do nothing, and the buffers hold what the shapes say: `[m, width]`
+            // twice, `[m, gate_width]` and `[n]` or `[width]`.
+            unsafe {
+                norm_groups::launch_unchecked(
+                    &out.client,
+                    grid((m * width / n).div_ceil(PLANES as usize)),
+                    CubeDim::new_2d(plane as u32, PLANES),
+                    VECTOR,
+                    x.into_buffer_arg(),
+                    gate.into_buffer_arg(),
+                    weight.into_buffer_arg(),
+                    out.clone().into_buffer_arg(),
+                    (m * width / n) as u32,
+                    (width / n) as u32,
+                    (gate_width / VECTOR) as u32,
+                    (offset / VECTOR) as u32,
+                    eps,
+                    n as u32,
+                    weights == n,
+                    spec.order,
+                    plane as u32,
+                );
+            }
+            return out;
+        }
         let units = if n <= 128 { 128 } else { 256 };
         gated_rms_norm::launch(
             &out.client,
@@ -48,6 +82,75 @@ fn silu(x: f32) -> f32 {
     x / (1.0f32 + f32::exp(-x))
 }
 
+/// `silu` of each element.
+#[cube]
+fn silus<N: Size>(x: Vector<f32, N>) -> Vector<f32, N> {
+    let mut out = Vector::<f32, N>::empty();
+    #[unroll]
+    for e in 0..comptime!(VECTOR) {
+        out.insert(e, silu(x.extract(e)));
+    }
+    out
+}
+
+/// A group a plane; `gate_width` and `gate_offset` count vectors.
+#[cube(launch_unchecked)]
+#[allow(clippy::too_many_arguments)]
+fn norm_groups<N: Size>(
+    x: &[Vector<f32, N>],
+    gate: &[Vector<f32, N>],
+    weight: &[Vector<f32, N>],
+    out: &mut [Vector<f32, N>],
+    all: u32,
+    groups: u32,
+    gate_width: u32,
+    gate_offset: u32,
+    eps: f32,
+    #[comptime] n: u32,
+    #[comptime] shared_weight: bool,
+    #[comptime] order: GateOrder,
+    #[comptime] plane: u32,
+) {
+    begin_next();
+    wait_for_launches();
+    let vectors = comptime!(n / VECTOR as u32);
+    let own = comptime!(n / VECTOR as u32 / plane);
+    let index = (CUBE_POS_Y * CUBE_COUNT_X + CUBE_POS_X) * PLANES + UNIT_POS_Y;
+    if index < all {
+        let (row, group) = (index / groups, index % groups);
+        let mut values = Array::<Vector<f32, N>>::new(comptime!(own as usize));
+        let mut gates = Array::<Vector<f32, N>>::new(comptime!(own as usize));
+        let mut squares = Vector::<f32, N>::new(0.0f32);
+        #[unroll]
+        for j in 0..own {
+            let i = j * plane + UNIT_POS_X;
+            gates[j as usize] = silus(gate[(row * gate_width + gate_offset + group * vectors + i) as usize]);
+            let mut value = x[(index * vectors + i) as usize];
+            if comptime!(matches!(order, GateOrder::GateFirst)) {
+                value *= gates[j as usize];
+            }
+            values[j as usize] = value;
+            squares += value * value;
+        }
+        let mut sum = 0.0f32;
+        #[unroll]
+        for e in 0..comptime!(VECTOR) {
+            sum += squares.extract(e);
+        }
+        let scale = 1.0f32 / f32::sqrt(plane_sum(sum) / comptime!(n as f32) + eps);
+        #[unroll]
+        for j in 0..own {
+            let i = j * plane + UNIT_POS_X;
+            let w = if comptime!(shared_weight) { weight[i as usize] } else { weight[(group * vectors + i) as usize] };
+            let mut value = values[j as usize] * Vector::new(scale) * w;
+            if comptime!(matches!(order, GateOrder::NormFirst)) {
+                value *= gates[j as usize];
+            }
+            out[(index * vectors + i) as usize] = value;
+        }
+    }
+}
+
 #[cube(launch)]
 #[allow(clippy::too_many_arguments)]
 fn gated_rms_norm(
@@ -64,6 +167,8 @@ fn gated_rms_norm(
     #[comptime] order: GateOrder,
     #[comptime] units: u32,
 ) {
+    begin_next();
+    wait_for_launches();
     let (group, row) = (CUBE_POS_X, CUBE_POS_Y);
     let first = group * n;
     let gate_first = comptime!(matches!(order, GateOrder::GateFirst));

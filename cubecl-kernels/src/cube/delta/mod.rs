@@ -1,8 +1,9 @@
-//! The gated delta rule: row by row, or for prompts on tensor cores in chunks.
+//! The gated delta rule: a row of each slot, many rows one by one, or for prompts on tensor cores in chunks.
 
 mod chunks;
 mod prepare;
 mod rows;
+mod step;
 
 use burn::tensor::{DType, FloatDType};
 use burn_cubecl::CubeBackend;
@@ -39,6 +40,7 @@ impl DeltaOps for CubeBackend {
         let inputs = Inputs { qkv: contiguous(qkv), gates: contiguous(gates), a, dt_bias, positions, slots };
         match chunks::shape(&out, spec, m, dtype.into()) {
             Some(shape) => chunks::launch(inputs, &state, &out, spec, shape, dtype.into()),
+            None if step::takes(&out, spec) => step::launch(inputs, &state, &out, spec),
             None => rows::launch(inputs, &state, &out, spec),
         }
         (out, state)
