@@ -120,6 +120,7 @@ fn experts_meet_rounded_activations() {
             let spec = MoeGatingSpec {
                 experts,
                 top_k,
+                shared: false,
                 scores: MoeScores::Softmax,
                 groups: 1,
                 top_groups: 1,
@@ -134,11 +135,23 @@ fn experts_meet_rounded_activations() {
             let x = noise.floats(m * cols);
             let x_tensor = tensor(&x, [m, cols], device);
             let weights = std::slice::from_ref(&weight);
-            let found = ops::moe_linear(&x_tensor, weights, &route, Activation::None, Precision::Int8);
-            let x = rounded(&x);
-            let expected =
-                ids.iter().enumerate().flat_map(|(choice, id)| expert(&x[choice / top_k * cols..][..cols], *id));
-            close(&what, &floats(found), &expected.collect::<Vec<_>>(), BOUND);
+            let found = ops::moe_linear(&x_tensor, weights, &route, None, Activation::None, Precision::Int8);
+            let products = |x: &[f32]| {
+                let product = |(choice, id): (usize, &i32)| expert(&x[choice / top_k * cols..][..cols], *id);
+                ids.iter().enumerate().flat_map(product).collect::<Vec<_>>()
+            };
+            close(&what, &floats(found), &products(&rounded(&x)), BOUND);
+
+            let norm = noise.floats(cols);
+            let norm_weight = Some((tensor(&norm, [cols], device), 1e-5));
+            let found = ops::moe_linear(&x_tensor, weights, &route, norm_weight, Activation::SwiGlu, Precision::Int8);
+            // The scale of the norm follows the product.
+            let scale = |x: &[f32]| 1.0 / (x.iter().map(|v| v * v).sum::<f32>() / cols as f32 + 1e-5).sqrt();
+            let scaled = x.chunks_exact(cols).flat_map(|x| x.iter().zip(&norm).map(|(x, w)| x * w));
+            let scaled = rounded(&scaled.collect::<Vec<_>>());
+            let normed = products(&scaled).into_iter().enumerate();
+            let normed = normed.map(|(i, v)| v * scale(&x[i / (top_k * rows) * cols..][..cols])).collect::<Vec<_>>();
+            close(&what, &floats(found), &reference::silu_mul(&normed, rows / 2), BOUND);
 
             let h = noise.floats(m * top_k * cols);
             let h_tensor = tensor(&h, [m * top_k, cols], device);

@@ -8,12 +8,12 @@ use atelico_tests::kernels::{Noise, close, each_device, floats, tensor};
 
 fn softmax(experts: usize, top_k: usize) -> MoeGatingSpec {
     let scores = MoeScores::Softmax;
-    MoeGatingSpec { experts, top_k, scores, groups: 1, top_groups: 1, normalize: true, scale: 1.0 }
+    MoeGatingSpec { experts, top_k, shared: false, scores, groups: 1, top_groups: 1, normalize: true, scale: 1.0 }
 }
 
 fn sigmoid(experts: usize, top_k: usize, groups: usize, top_groups: usize) -> MoeGatingSpec {
     let scores = MoeScores::Sigmoid;
-    MoeGatingSpec { experts, top_k, scores, groups, top_groups, normalize: true, scale: 2.5 }
+    MoeGatingSpec { experts, top_k, shared: false, scores, groups, top_groups, normalize: true, scale: 2.5 }
 }
 
 #[test]
@@ -29,23 +29,27 @@ fn choices_equal_the_reference() {
             sigmoid(512, 22, 1, 1),
             sigmoid(64, 6, 8, 3),
             sigmoid(9, 3, 9, 4),
+            softmax(33, 33),
+            softmax(70, 40),
+            MoeGatingSpec { shared: true, ..softmax(256, 8) },
+            MoeGatingSpec { shared: true, ..sigmoid(12, 3, 4, 2) },
         ];
         for spec in specs {
             for m in [1, 3, 40] {
                 for (has_bias, has_scale) in [(false, false), (true, false), (false, true)] {
                     let mut noise = Noise((spec.experts * 7 + m) as u64);
                     let experts = spec.experts;
-                    let logits = noise.floats(m * experts).iter().map(|l| l * 4.0).collect::<Vec<_>>();
+                    let logits = noise.floats(m * spec.logits()).iter().map(|l| l * 4.0).collect::<Vec<_>>();
                     let (bias, scale) = (noise.floats(experts), noise.floats(experts));
                     let vector = |values: &[f32]| tensor(values, [experts], device);
                     let route = ops::moe_gate(
-                        tensor(&logits, [m, experts], device),
+                        tensor(&logits, [m, spec.logits()], device),
                         has_bias.then(|| vector(&bias)),
                         has_scale.then(|| vector(&scale)),
                         spec,
                     );
                     let ids = route.ids.into_data().try_to_vec::<i32>().unwrap();
-                    let expected = logits.chunks_exact(experts).flat_map(|logits| {
+                    let expected = logits.chunks_exact(spec.logits()).flat_map(|logits| {
                         let (bias, scale) = (has_bias.then_some(&bias[..]), has_scale.then_some(&scale[..]));
                         reference::moe_gate_row(logits, bias, scale, &spec)
                     });
@@ -79,12 +83,15 @@ fn products_with_experts_equal_the_reference() {
         for format in formats {
             let widths = if format.block_len() == 1 { vec![20, 24, 136] } else { vec![format.block_len() * 2] };
             for cols in widths {
-                for (experts, top_k, rows, m) in [(4, 2, 7, 1), (5, 3, 70, 4), (3, 1, 33, 9), (6, 4, 65, 80)] {
+                for (experts, top_k, rows, m) in [(4, 2, 7, 1), (5, 3, 70, 4), (3, 1, 33, 9), (6, 4, 66, 80)] {
                     let mut noise = Noise((rows * 1000 + cols + m) as u64);
                     let bytes = noise.blocks(format, experts * rows * cols);
                     let weight = Weight::new(format, experts * rows, cols, &bytes, device).unwrap();
+                    // The last expert is chosen, or taken by all.
+                    let spec = MoeGatingSpec { shared: m % 4 == 0, ..softmax(experts - 1, top_k - 1) };
+                    let spec = if spec.shared { spec } else { softmax(experts, top_k) };
                     let logits = tensor(&noise.floats(m * experts), [m, experts], device);
-                    let route = ops::moe_gate(logits, None, None, softmax(experts, top_k));
+                    let route = ops::moe_gate(logits, None, None, spec);
                     let ids = route.ids.clone().into_data().try_to_vec::<i32>().unwrap();
                     let what = format!("{name} {format:?} {experts} x [{rows}, {cols}] x {m}");
                     let expert =
@@ -100,8 +107,27 @@ fn products_with_experts_equal_the_reference() {
                     let squares = expected.iter().map(|v| v.max(0.0).powi(2)).collect::<Vec<_>>();
                     for (activation, expected) in [(Activation::None, &expected), (Activation::Relu2, &squares)] {
                         let x = tensor(&x, [m, cols], device);
-                        let found = ops::moe_linear(&x, &pairs, &route, activation, Precision::F32);
+                        let found = ops::moe_linear(&x, &pairs, &route, None, activation, Precision::F32);
                         close(&what, &floats(found), expected, 4e-5);
+                    }
+
+                    // Normed and gated; the gate may lie in another weight.
+                    let norm = noise.floats(cols);
+                    let normed = reference::rms_norm(&x, &norm, 1e-5);
+                    let mut gate_up = Vec::new();
+                    for (choice, id) in ids.iter().enumerate() {
+                        gate_up.extend(expert(&normed[choice / top_k * cols..][..cols], *id));
+                    }
+                    let twice = gate_up.chunks_exact(rows).flat_map(|row| row.repeat(2)).collect::<Vec<_>>();
+                    let one = std::slice::from_ref(&weight);
+                    for (weights, gate_up, n) in [(one, &gate_up, rows / 2), (&pairs[..], &twice, rows)] {
+                        if weights.len() == 1 && !rows.is_multiple_of(2) {
+                            continue;
+                        }
+                        let norm = Some((tensor(&norm, [cols], device), 1e-5));
+                        let x = tensor(&x, [m, cols], device);
+                        let found = ops::moe_linear(&x, weights, &route, norm, Activation::SwiGlu, Precision::F32);
+                        close(&what, &floats(found), &reference::silu_mul(gate_up, n), 1e-4);
                     }
 
                     let h = noise.floats(m * top_k * cols);

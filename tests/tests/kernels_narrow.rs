@@ -32,6 +32,53 @@ fn activated(product: &[f32], rows: usize, activation: Activation) -> Vec<f32> {
     }
 }
 
+/// Rows of a decode batch, with what rides along: a norm, then an activation; a residual after the next product.
+#[test]
+fn products_of_few_rows_stay_near_the_reference() {
+    each_device(|device, name| {
+        for (precision, bound) in precisions(device) {
+            for format in [Format::F16, Format::BF16, Format::Q8_0] {
+                // Packed weights meet x rounded to bytes, whose steps are coarser.
+                let bound = if format.is_float() { bound } else { 4e-2 };
+                // Rows that fill no tile, one step of columns and many, steps that planes share unevenly.
+                for (i, (rows, cols, m)) in
+                    [(70, 256, 3), (32, 32, 8), (264, 2048, 5), (96, 8192, 7), (130, 288, 4)].into_iter().enumerate()
+                {
+                    for activation in [Activation::None, Activation::SwiGlu, Activation::Relu2] {
+                        let mut noise = Noise((rows + i) as u64);
+                        let bytes = noise.blocks(format, rows * cols);
+                        let (x, norm) = (noise.floats(m * cols), small(noise.floats(cols)));
+                        let weight = Weight::new(format, rows, cols, &bytes, device).unwrap();
+                        let norm_weight = Some((tensor(&norm, [cols], device), 1e-5));
+                        let fusion = Fusion { norm: norm_weight, activation, ..Fusion::default() };
+                        let x_tensor = tensor(&x, [m, cols], device);
+                        let found = ops::linear_fused(x_tensor, std::slice::from_ref(&weight), fusion, precision);
+                        let product =
+                            reference::linear(&reference::rms_norm(&x, &norm, 1e-5), format, &bytes, rows, cols);
+                        let expected = activated(&product, rows, activation);
+                        let what = format!("{name} {precision:?} {format:?} [{rows}, {cols}] x {m} {activation:?}");
+                        close(&what, &floats(found.clone().cast(DType::F32)), &expected, bound);
+
+                        let width = expected.len() / m;
+                        if !width.is_multiple_of(32) {
+                            continue;
+                        }
+                        let bytes = noise.blocks(format, 50 * width);
+                        let weight = Weight::new(format, 50, width, &bytes, device).unwrap();
+                        let residual = noise.floats(m * 50);
+                        let added = Some(tensor(&residual, [m, 50], device));
+                        let fusion = Fusion { residual: added, ..Fusion::default() };
+                        let found = ops::linear_fused(found, std::slice::from_ref(&weight), fusion, precision);
+                        let product = reference::linear(&expected, format, &bytes, 50, width);
+                        let expected = product.iter().zip(&residual).map(|(a, b)| a + b).collect::<Vec<_>>();
+                        close(&what, &floats(found), &expected, 2.0 * bound);
+                    }
+                }
+            }
+        }
+    });
+}
+
 #[test]
 fn products_of_many_rows_stay_near_the_reference() {
     each_device(|device, name| {
@@ -82,6 +129,7 @@ fn products_with_experts_stay_near_the_reference() {
                     let spec = MoeGatingSpec {
                         experts,
                         top_k,
+                        shared: false,
                         scores: MoeScores::Softmax,
                         groups: 1,
                         top_groups: 1,
@@ -96,10 +144,10 @@ fn products_with_experts_stay_near_the_reference() {
                         reference::expert_linear(x, format, &bytes, rows, cols, *id as usize)
                     });
                     let product = product.collect::<Vec<_>>();
-                    for activation in [Activation::None, Activation::Relu2] {
+                    for activation in [Activation::None, Activation::Relu2, Activation::SwiGlu] {
                         let weights = std::slice::from_ref(&weight);
-                        let found =
-                            ops::moe_linear(&tensor(&x, [m, cols], device), weights, &route, activation, precision);
+                        let x = tensor(&x, [m, cols], device);
+                        let found = ops::moe_linear(&x, weights, &route, None, activation, precision);
                         let what = format!(
                             "{name} {precision:?} {format:?} {experts} x [{rows}, {cols}] x {m} {activation:?}"
                         );

@@ -8,6 +8,7 @@ use burn_cubecl::tensor::CubeTensor;
 use cubecl::prelude::*;
 
 use super::matvec::{self, Choice, MatvecPlan};
+use super::matvec_mma;
 use super::runs::{CHUNK, chunks_per_block, code_exponent};
 use super::unpack::{Planes, blocks, groups_per_block, native_half, planes, unpack1, unpack8};
 use super::{contiguous, dims, empty, gemm, grid, line, plane_size, stacked_grid};
@@ -18,6 +19,8 @@ use crate::ops::{Activation, FusedLinearOps, FusionSpec, LinearOps, MATVEC_ROWS,
 const PLANES: u32 = 8;
 /// Most planes that share a row of a product in bytes.
 const MOST_SPLITS: u32 = 4;
+/// Cubes that fill a large device.
+const FULL: u32 = 256;
 /// Most sums of a unit in a product in bytes.
 const MOST_SUMS: u32 = 32;
 
@@ -99,7 +102,10 @@ impl FusedLinearOps for CubeBackend {
         fusion: FusionSpec,
     ) -> CubeTensor {
         let (x, norm_weight, residual) = (contiguous(x), contiguous(norm_weight), contiguous(residual));
-        if x.dtype != DType::F32 || dims::<2>(&x)[0] > MATVEC_ROWS {
+        let m = dims::<2>(&x)[0];
+        if matvec_mma::takes(&x, spec, m, fusion) {
+            matvec_mma::launch(x, words, spec, &out, offset, norm_weight, residual, fusion);
+        } else if x.dtype != DType::F32 || m > MATVEC_ROWS {
             gemm::launch(x, words, spec, gemm::Output { out: &out, offset }, residual, fusion);
         } else {
             launch_matvec(x, words, spec, &out, offset, norm_weight, residual, fusion);
@@ -122,11 +128,15 @@ impl FusedLinearOps for CubeBackend {
         let [m, stride] = dims(&out);
         let plan = matvec_plan(&x, spec, m, fusion, Choice::All, 1);
         let second = matvec_plan(&x, second_spec, m, fusion, Choice::All, 1);
-        if plan.planes != second.planes {
-            let nothing = x.clone();
-            launch_matvec(x.clone(), words, spec, &out, offset, norm_weight.clone(), nothing.clone(), fusion);
-            launch_matvec(x, second_words, second_spec, &out, offset + spec.rows, norm_weight, nothing, fusion);
-            return out;
+        let apart = |spec| matvec_mma::takes(&x, spec, m, fusion);
+        if apart(spec)
+            || apart(second_spec)
+            || plan.planes != second.planes
+            || plan.shared_bytes() + second.shared_bytes() > shared_memory(&x)
+        {
+            let (nothing, norm, at) = (x.clone(), norm_weight.clone(), offset + spec.rows);
+            let out = Self::linear_fused_into(x.clone(), words, spec, norm, nothing.clone(), out, offset, fusion);
+            return Self::linear_fused_into(x, second_words, second_spec, norm_weight, nothing, out, at, fusion);
         }
         let cubes = spec.rows.div_ceil(plan.cube_outputs() as usize);
         let all_cubes = cubes + second_spec.rows.div_ceil(second.cube_outputs() as usize);
@@ -205,8 +215,15 @@ fn matvec_plan(
         held: 1,
     };
     let loads = rows as u32 * plan.all_chunks();
-    let plan = if plan.int8 { plan.of_bytes(loads * columns as u32, shared_memory(x)) } else { plan.of_floats(loads) };
-    MatvecPlan { planes: PLANES / plan.split * plan.split, ..plan }
+    let shared = shared_memory(x);
+    let of_floats = || MatvecPlan { int8: false, ..plan }.of_floats(loads);
+    if plan.int8 {
+        // Floats need no shared memory for x: a small one may not hold a step of eight columns.
+        let plan = plan.of_bytes(loads * columns as u32, held_memory(shared));
+        if plan.shared_bytes() <= shared { plan } else { of_floats() }
+    } else {
+        of_floats()
+    }
 }
 
 impl MatvecPlan {
@@ -223,7 +240,7 @@ impl MatvecPlan {
             _ if self.m >= 4 => 4,
             _ => 2,
         };
-        Self { split, rows, ..self }
+        Self { split, rows, ..self }.with_whole_groups()
     }
 
     /// For products in bytes of `loads` chunks, with x in so many bytes of shared memory.
@@ -253,7 +270,16 @@ impl MatvecPlan {
             _ => 1,
         };
         let least = if plan.gated() { 2 } else { 1 };
-        Self { held, rows: rows.min(MOST_SUMS / m).max(least), ..plan }
+        // Sums over several experts have few rows: processors must not go without.
+        let cubes = |rows| loads / plan.all_chunks() / (PLANES / plan.split * rows);
+        let fewer = [4, 2, 1].into_iter().find(|&fewer| fewer < rows && cubes(fewer) >= FULL).unwrap_or(1);
+        let rows = if cubes(rows) < FULL / 2 { fewer } else { rows };
+        Self { held, rows: rows.min(MOST_SUMS / m).max(least), ..plan }.with_whole_groups()
+    }
+
+    /// As many planes as whole groups that share a row are made of.
+    fn with_whole_groups(self) -> Self {
+        Self { planes: PLANES / self.split * self.split, ..self }
     }
 }
 
@@ -261,10 +287,14 @@ fn gcd(a: u32, b: u32) -> u32 {
     if b == 0 { a } else { gcd(b, a % b) }
 }
 
-/// Bytes of shared memory that x may take beside a second product, and beside what planes leave for each other.
+/// Bytes of shared memory that a cube may have.
 fn shared_memory(tensor: &CubeTensor) -> u32 {
-    let all = tensor.client.properties().hardware.max_shared_memory_size as u32;
-    (all / 2).saturating_sub(4096).min(32_768)
+    tensor.client.properties().hardware.max_shared_memory_size as u32
+}
+
+/// Those that x may take of them beside a second product, and beside what planes leave for each other.
+fn held_memory(shared: u32) -> u32 {
+    (shared / 2).saturating_sub(4096).min(32_768)
 }
 
 /// The experts of a product, as [`matvec::matvec`] takes them.
@@ -275,6 +305,8 @@ pub(super) struct Chosen {
     pub(super) weights: CubeTensor,
     pub(super) experts: usize,
     pub(super) share: usize,
+    /// Weight and epsilon of a norm of x.
+    pub(super) norm: Option<(CubeTensor, f32)>,
     /// Added to the result, where there is one for each token.
     pub(super) residual: Option<CubeTensor>,
     /// What follows the product, and whether x is rounded to bytes.
@@ -297,33 +329,35 @@ pub(super) fn launch_chosen(
     let rows = rows / chosen.experts;
     let of_expert = MatrixSpec { rows, ..spec };
     let fusion = FusionSpec {
-        norm_eps: None,
+        norm_eps: chosen.norm.as_ref().map(|(_, eps)| *eps),
         activation: chosen.activation,
         residual: chosen.residual.is_some(),
         int8: chosen.int8,
+        ..FusionSpec::default()
     };
     let plan = matvec_plan(&x, of_expert, 1, fusion, chosen.choice, columns);
-    let stand_in = x.clone();
+    let outputs = if plan.gated() { rows / 2 } else { rows };
+    let (norm_weight, eps) = chosen.norm.unwrap_or_else(|| (x.clone(), 0.0));
     let residual = chosen.residual.unwrap_or_else(|| x.clone());
     // SAFETY: as in [`launch_matvec`]; ids lie below the number of experts, which the gate sees to.
     unsafe {
         matvec::matvec::launch_unchecked(
             &out.client,
-            stacked_grid(rows.div_ceil(plan.cube_outputs() as usize), columns),
+            stacked_grid(outputs.div_ceil(plan.cube_outputs() as usize), columns),
             CubeDim::new_2d(plan.plane, plan.planes),
             4,
             x.into_buffer_arg(),
             words.clone().into_buffer_arg(),
             words.into_buffer_arg(),
-            stand_in.into_buffer_arg(),
+            norm_weight.into_buffer_arg(),
             residual.into_buffer_arg(),
             out.clone().into_buffer_arg(),
             chosen.ids.into_buffer_arg(),
             chosen.weights.into_buffer_arg(),
             all,
             code_exponent(format),
-            0.0,
-            rows as u32,
+            eps,
+            outputs as u32,
             stride as u32,
             offset as u32,
             chosen.share as u32,
@@ -464,6 +498,53 @@ fn gather(
         while k < cols {
             out[(n * cols + k) as usize] = unpack1(w, row * cols + k, format);
             k += CUBE_DIM_X;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A product of `m` columns of `chunks` chunks each, before it is laid out.
+    fn product(format: Format, chunks: u32, m: u32, plane: u32) -> MatvecPlan {
+        MatvecPlan {
+            format,
+            m,
+            chunks,
+            split: 1,
+            rows: 2,
+            planes: PLANES,
+            plane,
+            native_half: true,
+            norm: true,
+            activation: Activation::SwiGlu,
+            residual: false,
+            choice: Choice::All,
+            int8: true,
+            held: 1,
+        }
+    }
+
+    #[test]
+    fn what_a_cube_holds_of_x_is_whole_blocks_and_fits() {
+        for format in Format::ALL.into_iter().filter(|format| !format.is_float()) {
+            let per_block = chunks_per_block(format);
+            for plane in [4, 8, 16, 32, 64] {
+                for (blocks, m) in (1..=8).flat_map(|m| [(1, m), (3, m), (12, m), (100, m)]) {
+                    for shared in [16_384, 32_768, 49_152, 232_448] {
+                        let budget = held_memory(shared);
+                        let plan = product(format, blocks * per_block, m, plane).of_bytes(1 << 20, budget);
+                        let chunks = plan.held * plan.step_chunks();
+                        let what = format!("{plan:?} in {shared} bytes");
+                        assert!(plan.held >= plan.steps() || chunks.is_multiple_of(per_block), "{what}");
+                        assert!(plan.rows * m <= MOST_SUMS && plan.rows >= 2, "{what}");
+                        assert!(plan.planes >= plan.split && plan.planes.is_multiple_of(plan.split), "{what}");
+                        // One plane of 32 units a row fits with eight columns in what every device has.
+                        assert!(plane > 32 || shared < 32_768 || 2 * plan.shared_bytes() <= shared, "{what}");
+                    }
+                }
+            }
         }
     }
 }

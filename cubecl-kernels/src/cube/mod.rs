@@ -21,6 +21,7 @@ mod linear;
 mod mamba;
 mod matvec;
 mod matvec_int8;
+pub(crate) mod matvec_mma;
 mod mma;
 mod moe;
 mod norm;

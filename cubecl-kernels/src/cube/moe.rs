@@ -9,9 +9,10 @@ use burn_cubecl::CubeBackend;
 use burn_cubecl::tensor::CubeTensor;
 use cubecl::prelude::*;
 
+use super::dependent::{begin_next, wait_for_launches};
 use super::linear::{Chosen, launch_chosen};
 use super::matvec::Choice;
-use super::norm::cube_sum;
+use super::norm::{cube_max, cube_sum};
 use super::unpack::unpack1;
 use super::{contiguous, dims, empty, gemm, grid, line, plane_size};
 use crate::formats::Format;
@@ -23,6 +24,8 @@ const UNITS: u32 = 256;
 const PLANES: u32 = 4;
 /// Score of an expert that takes no part.
 const MASKED: f32 = -1.0e30;
+/// Experts that are compared with one another first.
+const CELL: u32 = 32;
 
 impl MoeOps for CubeBackend {
     fn moe_gate(
@@ -34,8 +37,8 @@ impl MoeOps for CubeBackend {
     ) -> (CubeTensor, CubeTensor) {
         let logits = contiguous(logits);
         let [m, _] = dims(&logits);
-        let ids = empty(&logits, [m, spec.top_k], DType::I32);
-        let weights = empty(&logits, [m, spec.top_k], DType::F32);
+        let ids = empty(&logits, [m, spec.taken()], DType::I32);
+        let weights = empty(&logits, [m, spec.taken()], DType::F32);
         gate::launch(
             &ids.client,
             CubeCount::Static(m as u32, 1, 1),
@@ -52,6 +55,7 @@ impl MoeOps for CubeBackend {
             spec.top_groups as u32,
             spec.scores == MoeScores::Softmax,
             spec.normalize,
+            spec.shared,
             has.bias,
             has.expert_scale,
         );
@@ -80,25 +84,22 @@ impl MoeOps for CubeBackend {
         x: CubeTensor,
         words: CubeTensor,
         spec: MatrixSpec,
+        norm_weight: CubeTensor,
         choices: CubeTensor,
         grouped: bool,
         product: MoeProduct,
         out: CubeTensor,
     ) -> CubeTensor {
         let MatrixSpec { format, rows, cols } = spec;
-        let MoeProduct { experts, share, offset, activation, int8 } = product;
+        let MoeProduct { experts, share, offset, norm_eps, activation, int8 } = product;
         let [count, stride] = dims(&out);
         let (x, choices) = (contiguous(x), contiguous(choices));
         if !grouped && spec.whole_vectors() {
             let (ids, weights) = (choices.clone(), choices);
-            launch_chosen(
-                x,
-                words,
-                spec,
-                &out,
-                offset,
-                Chosen { choice: Choice::Each, ids, weights, experts, share, residual: None, activation, int8 },
-            );
+            let norm = norm_eps.map(|eps| (contiguous(norm_weight), eps));
+            let chosen =
+                Chosen { choice: Choice::Each, ids, weights, experts, share, norm, residual: None, activation, int8 };
+            launch_chosen(x, words, spec, &out, offset, chosen);
             return out;
         }
         if grouped {
@@ -144,7 +145,7 @@ impl MoeOps for CubeBackend {
             let choice = Choice::Sum { top_k: top_k as u32 };
             let activation = Activation::None;
             let residual = adds.then(|| contiguous(residual));
-            let chosen = Chosen { choice, ids, weights, experts, share: 1, residual, activation, int8 };
+            let chosen = Chosen { choice, ids, weights, experts, share: 1, norm: None, residual, activation, int8 };
             launch_chosen(h, words, spec, &out, 0, chosen);
             return out;
         }
@@ -165,26 +166,31 @@ impl MoeOps for CubeBackend {
         out
     }
 
-    fn moe_combine(y: CubeTensor, weights: CubeTensor) -> CubeTensor {
-        let (y, weights) = (contiguous(y), contiguous(weights));
+    fn moe_combine(y: CubeTensor, weights: CubeTensor, residual: CubeTensor, adds: bool) -> CubeTensor {
+        let (y, weights, residual) = (contiguous(y), contiguous(weights), contiguous(residual));
         let ([_, rows], [m, top_k]) = (dims(&y), dims(&weights));
         let out = empty(&y, [m, rows], DType::F32);
+        let vector = if rows.is_multiple_of(4) { 4 } else { 1 };
         combine::launch(
             &out.client,
-            grid((m * rows).div_ceil(UNITS as usize)),
+            grid((m * rows / vector).div_ceil(UNITS as usize)),
             line(UNITS),
+            vector,
             y.into_buffer_arg(),
             weights.into_buffer_arg(),
+            residual.into_buffer_arg(),
             out.clone().into_buffer_arg(),
-            rows as u32,
+            (rows / vector) as u32,
+            (m * rows / vector) as u32,
             top_k as u32,
-            (m * rows) as u32,
+            adds,
         );
         out
     }
 }
 
-/// The choice of one row, a cube. An expert's place is the number of experts that beat it.
+/// The choice of one row, a cube. An expert's place is the number of experts that beat it: in its cell, and if that
+/// leaves it a chance, among the best of all cells.
 #[cube(launch)]
 #[allow(clippy::too_many_arguments)]
 fn gate(
@@ -200,17 +206,37 @@ fn gate(
     #[comptime] top_groups: u32,
     #[comptime] softmax: bool,
     #[comptime] normalize: bool,
+    #[comptime] shared: bool,
     #[comptime] has_bias: bool,
     #[comptime] has_scale: bool,
 ) {
+    begin_next();
+    wait_for_launches();
     let mut scores = Shared::<[f32]>::new_slice(comptime!(experts as usize));
     let mut choice = Shared::<[f32]>::new_slice(comptime!(experts as usize));
     let mut chosen = Shared::<[u32]>::new_slice(comptime!(top_k as usize));
     let row = CUBE_POS_X;
+    let first = row * comptime!(experts + shared as u32);
+    let place = row * comptime!(top_k + shared as u32);
+    // Of each cell of experts the best take part in the last comparison.
+    let kept = comptime!(top_k.min(CELL));
+    let finalists = comptime!(experts.div_ceil(CELL) * kept);
+    let mut final_scores = Shared::<[f32]>::new_slice(comptime!(finalists as usize));
+    let mut final_ids = Shared::<[u32]>::new_slice(comptime!(finalists as usize));
+    let mut largest = MASKED.runtime();
     let mut e = UNIT_POS_X;
     while e < experts {
-        scores[e as usize] = logits[(row * experts + e) as usize];
+        let logit = logits[(first + e) as usize];
+        scores[e as usize] = logit;
+        largest = max(largest, logit);
         e += UNITS;
+    }
+    if comptime!(shared) {
+        if UNIT_POS_X == 0 {
+            ids[(place + top_k) as usize] = i32::cast_from(experts);
+            let logit = logits[(first + experts) as usize];
+            weights[(place + top_k) as usize] = 1.0f32 / (1.0f32 + f32::exp(-logit));
+        }
     }
     // Logits that are not numbers leave places empty: they hold some expert all the same.
     let mut j = UNIT_POS_X;
@@ -218,13 +244,15 @@ fn gate(
         chosen[j as usize] = j;
         j += UNITS;
     }
+    let mut j = UNIT_POS_X;
+    while j < finalists {
+        final_scores[j as usize] = MASKED.runtime();
+        final_ids[j as usize] = min(j, comptime!(experts - 1));
+        j += UNITS;
+    }
     sync_cube();
     if comptime!(softmax) {
-        let mut largest = scores[0];
-        for e in 1..experts {
-            largest = max(largest, scores[e as usize]);
-        }
-        sync_cube();
+        let largest = cube_max(largest, UNITS);
         let mut sum = 0.0f32;
         let mut e = UNIT_POS_X;
         while e < experts {
@@ -293,17 +321,38 @@ fn gate(
     let mut e = UNIT_POS_X;
     while e < experts {
         let mine = choice[e as usize];
-        let mut place = 0u32;
-        for other in 0..experts {
+        let cell = e / CELL;
+        let mut beaten = 0u32;
+        #[unroll]
+        for i in 0..CELL {
+            let other = min(cell * CELL + i, comptime!(experts - 1));
             let theirs = choice[other as usize];
-            if theirs > mine || (theirs == mine && other < e) {
-                place += 1;
-            }
+            // Past the last expert stands the last again.
+            let counts = cell * CELL + i < experts;
+            beaten += select(counts && (theirs > mine || (theirs == mine && other < e)), 1u32, 0u32);
         }
-        if place < top_k {
-            chosen[place as usize] = e;
+        if beaten < kept {
+            final_scores[(cell * kept + beaten) as usize] = mine;
+            final_ids[(cell * kept + beaten) as usize] = e;
         }
         e += UNITS;
+    }
+    sync_cube();
+    let mut f = UNIT_POS_X;
+    while f < finalists {
+        let mine = final_scores[f as usize];
+        let id = final_ids[f as usize];
+        let mut beaten = 0u32;
+        #[unroll(comptime!(finalists <= 64))]
+        for other in 0..finalists {
+            let theirs = final_scores[other as usize];
+            let other = final_ids[other as usize];
+            beaten += select(theirs > mine || (theirs == mine && other < id), 1u32, 0u32);
+        }
+        if beaten < top_k {
+            chosen[beaten as usize] = id;
+        }
+        f += UNITS;
     }
     sync_cube();
     let mut factor = scale;
@@ -321,8 +370,8 @@ fn gate(
         if comptime!(has_scale) {
             weight *= expert_scale[e as usize];
         }
-        ids[(row * top_k + j) as usize] = i32::cast_from(e);
-        weights[(row * top_k + j) as usize] = weight;
+        ids[(place + j) as usize] = i32::cast_from(e);
+        weights[(place + j) as usize] = weight;
         j += UNITS;
     }
 }
@@ -458,16 +507,30 @@ fn sum_ragged(
     }
 }
 
-/// `out[i] = Σ_j weights[i, j] y[i top_k + j]`.
+/// `out[i] = Σ_j weights[i, j] y[i top_k + j]`, plus the residual if it `adds`; `rows` and `total` count vectors.
 #[cube(launch)]
-fn combine(y: &[f32], weights: &[f32], out: &mut [f32], rows: u32, top_k: u32, total: u32) {
+#[allow(clippy::too_many_arguments)]
+fn combine<N: Size>(
+    y: &[Vector<f32, N>],
+    weights: &[f32],
+    residual: &[Vector<f32, N>],
+    out: &mut [Vector<f32, N>],
+    rows: u32,
+    total: u32,
+    #[comptime] top_k: u32,
+    #[comptime] adds: bool,
+) {
     let at = (CUBE_POS_Y * CUBE_COUNT_X + CUBE_POS_X) * UNITS + UNIT_POS_X;
     if at < total {
         let (token, row) = (at / rows, at % rows);
-        let mut sum = 0.0f32;
+        let mut sum = Vector::<f32, N>::new(0.0f32);
+        if comptime!(adds) {
+            sum = residual[at as usize];
+        }
+        #[unroll]
         for j in 0..top_k {
             let choice = token * top_k + j;
-            sum += weights[choice as usize] * y[(choice * rows + row) as usize];
+            sum += Vector::new(weights[choice as usize]) * y[(choice * rows + row) as usize];
         }
         out[at as usize] = sum;
     }

@@ -6,17 +6,18 @@ use super::linear::{Matrix, products};
 use super::simd::Level;
 use crate::ops::{MatrixSpec, MoeGatingSpec, MoeProduct, MoeScores};
 
-/// Chooses the experts of each row: ids and weights, `[m, top_k]` each.
+/// Chooses the experts of each row: ids and weights, `[m, top_k]` each, or a column more with a shared one.
 pub(crate) fn gate(
     logits: &[f32],
     bias: Option<&[f32]>,
     expert_scale: Option<&[f32]>,
     spec: &MoeGatingSpec,
 ) -> (Vec<i32>, Vec<f32>) {
-    let m = logits.len() / spec.experts;
-    let (mut ids, mut weights) = (Vec::with_capacity(m * spec.top_k), Vec::with_capacity(m * spec.top_k));
+    let taken = logits.len() / spec.logits() * spec.taken();
+    let (mut ids, mut weights) = (Vec::with_capacity(taken), Vec::with_capacity(taken));
     let mut order: Vec<usize> = Vec::with_capacity(spec.experts);
-    for logits in logits.chunks_exact(spec.experts) {
+    for logits in logits.chunks_exact(spec.logits()) {
+        let (logits, shared) = logits.split_at(spec.experts);
         let scores = scores(logits, spec.scores);
         let mut choice = match bias {
             Some(bias) => scores.iter().zip(bias).map(|(s, b)| s + b).collect(),
@@ -32,13 +33,19 @@ pub(crate) fn gate(
         let factor = if spec.normalize { spec.scale / (sum + 1e-20) } else { spec.scale };
         ids.extend(chosen.iter().map(|&e| e as i32));
         weights.extend(chosen.iter().map(|&e| scores[e] * factor * expert_scale.map_or(1.0, |scale| scale[e])));
+        ids.extend(shared.iter().map(|_| spec.experts as i32));
+        weights.extend(shared.iter().map(|logit| sigmoid(*logit)));
     }
     (ids, weights)
 }
 
+fn sigmoid(x: f32) -> f32 {
+    1.0 / (1.0 + (-x).exp())
+}
+
 fn scores(logits: &[f32], scores: MoeScores) -> Vec<f32> {
     match scores {
-        MoeScores::Sigmoid => logits.iter().map(|l| 1.0 / (1.0 + (-l).exp())).collect(),
+        MoeScores::Sigmoid => logits.iter().map(|l| sigmoid(*l)).collect(),
         MoeScores::Softmax => {
             let largest = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
             let exponentials: Vec<f32> = logits.iter().map(|l| (l - largest).exp()).collect();
@@ -127,9 +134,8 @@ pub(crate) fn linear(
     });
 }
 
-/// `out[i] = Σ_j weights[i, j] y[i top_k + j]`; y `[m top_k, rows]`, weights `[m, top_k]`.
-pub(crate) fn combine(y: &[f32], weights: &[f32], m: usize, rows: usize) -> Vec<f32> {
-    let mut out = vec![0.0; m * rows];
+/// `out[i] += Σ_j weights[i, j] y[i top_k + j]`; y `[m top_k, rows]`, weights `[m, top_k]`, out `[m, rows]`.
+pub(crate) fn combine(y: &[f32], weights: &[f32], m: usize, rows: usize, mut out: Vec<f32>) -> Vec<f32> {
     if out.is_empty() {
         return out;
     }

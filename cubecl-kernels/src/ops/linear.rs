@@ -1,14 +1,16 @@
 //! Products with stored weights, and rows of them.
 
+#[cfg(feature = "cube")]
+use burn::backend::DispatchDevice;
 use burn::backend::tensor::{FloatTensor, IntTensor};
-use burn::backend::{Backend, Dispatch, DispatchDevice, backend_extension};
+use burn::backend::{Backend, Dispatch, backend_extension};
 use burn::tensor::{DType, Device, FloatDType, Int, Tensor, TensorData};
 use burn_flex::{Flex, FlexTensor};
 
 use super::interleaved::InterleavedOps;
 use super::weight::{MatrixSpec, Weight, is_cpu};
 #[cfg(feature = "cube")]
-use crate::cube::gemm::multiplies_registers;
+use crate::cube::{gemm::multiplies_registers, matvec_mma};
 use crate::flex::{self, tensor};
 
 /// Arithmetic of products. On a GPU those with packed weights and up to [`MATVEC_ROWS`] rows, the
@@ -42,21 +44,43 @@ impl Precision {
 
 /// Most rows that take the matrix-vector path.
 pub(crate) const MATVEC_ROWS: usize = 8;
-/// The same of weights in floats where tensor cores multiply as fast as weights arrive; a matrix-vector product
-/// of more rows computes longer than it reads.
+/// The same of weights in floats where tensor cores multiply as fast as weights arrive, but not few rows in the
+/// weights' own type; a matrix-vector product of more rows computes longer than it reads.
+#[cfg(feature = "cube")]
 const MATVEC_ROWS_BESIDE_TENSOR_CORES: usize = 4;
 
 /// Most rows that take the matrix-vector path on a device.
 fn matvec_rows(device: &Device, weights: &[Weight], precision: Precision) -> usize {
     match device.as_dispatch() {
         #[cfg(feature = "cube")]
-        DispatchDevice::Cube(device)
-            if weights.iter().any(|weight| weight.spec().format.is_float())
-                && multiplies_registers(device.client().properties(), precision.of_many_rows().into()) =>
-        {
-            MATVEC_ROWS_BESIDE_TENSOR_CORES
+        DispatchDevice::Cube(device) => {
+            let (client, narrow) = (device.client(), precision.of_many_rows());
+            let properties = client.properties();
+            let computes_long = |weight: &Weight| {
+                weight.spec().format.is_float() && !matvec_mma::multiplies(properties, weight.spec(), narrow)
+            };
+            if multiplies_registers(properties, narrow.into()) && weights.iter().any(computes_long) {
+                MATVEC_ROWS_BESIDE_TENSOR_CORES
+            } else {
+                MATVEC_ROWS
+            }
         }
         _ => MATVEC_ROWS,
+    }
+}
+
+/// Whether all weights are multiplied with a few rows on tensor cores, in their own type.
+fn on_tensor_cores(device: &Device, weights: &[Weight], m: usize, precision: Precision) -> bool {
+    match device.as_dispatch() {
+        #[cfg(feature = "cube")]
+        DispatchDevice::Cube(device) => {
+            let (client, narrow) = (device.client(), precision.of_many_rows());
+            let multiplies = |weight: &Weight| {
+                matvec_mma::pays(weight.spec(), m) && matvec_mma::multiplies(client.properties(), weight.spec(), narrow)
+            };
+            weights.iter().all(multiplies)
+        }
+        _ => false,
     }
 }
 
@@ -73,13 +97,21 @@ pub enum Activation {
 }
 
 /// What the backends are told of a [`Fusion`].
-#[derive(Clone, Copy, Debug, PartialEq, Default)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) struct FusionSpec {
     pub(crate) norm_eps: Option<f32>,
     pub(crate) activation: Activation,
     pub(crate) residual: bool,
     /// Round x to bytes where the weights are packed.
     pub(crate) int8: bool,
+    /// What x may be rounded to where tensor cores multiply several rows; float32 where it may not.
+    pub(crate) narrow: FloatDType,
+}
+
+impl Default for FusionSpec {
+    fn default() -> Self {
+        Self { norm_eps: None, activation: Activation::None, residual: false, int8: false, narrow: FloatDType::F32 }
+    }
 }
 
 /// What happens before and after a product; for few rows in the launch of the product itself.
@@ -224,6 +256,11 @@ pub fn linear_fused(x: Tensor<2>, weights: &[Weight], fusion: Fusion, precision:
     }
 }
 
+/// Whether products norm x in their own launches, weights permitting: few rows on a GPU.
+pub fn products_take_norm(x: &Tensor<2>) -> bool {
+    x.dims()[0] <= MATVEC_ROWS && !is_cpu(&x.device())
+}
+
 /// Whether a product with each of the weights can norm x in its launch: few rows on a GPU, of whole
 /// 16-byte vectors.
 fn takes_norm(x: &Tensor<2>, weights: &[Weight], precision: Precision) -> bool {
@@ -244,10 +281,17 @@ fn fused_launches(x: Tensor<2>, weights: &[Weight], fusion: Fusion, precision: P
         activation: fusion.activation,
         residual: fusion.residual.is_some(),
         int8: precision != Precision::F32,
+        narrow: precision.of_many_rows(),
     };
     let many = m > matvec_rows(&device, weights, precision);
-    let dtype = if many { precision.of_many_rows() } else { FloatDType::F32 };
-    let x = x.cast(dtype);
+    let narrow = many || on_tensor_cores(&device, weights, m, precision);
+    let dtype = if narrow { precision.of_many_rows() } else { FloatDType::F32 };
+    // Tensor cores take a few rows in either type, and round as they read; what they norm must not be rounded yet.
+    let x = match (many || !narrow, fusion.norm.is_some()) {
+        (true, _) => x.cast(dtype),
+        (false, true) => x.cast(FloatDType::F32),
+        (false, false) => x,
+    };
     let rows = weights.iter().map(|w| w.spec().rows).sum::<usize>();
     let stride = if fusion.activation == Activation::SwiGlu { rows / 2 } else { rows };
     let out_dtype = if fusion.activation == Activation::None { FloatDType::F32 } else { dtype };

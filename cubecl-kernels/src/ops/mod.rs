@@ -41,7 +41,9 @@ pub use kv_cache::{Q8_BLOCK, q8_width};
 pub(crate) use kv_cache::{Q8_LARGEST, Q8_MIDDLE};
 #[cfg(feature = "cube")]
 pub(crate) use linear::MATVEC_ROWS;
-pub use linear::{Activation, Fusion, Precision, dequantize, embedding, linear, linear_fused, linear_merged};
+pub use linear::{
+    Activation, Fusion, Precision, dequantize, embedding, linear, linear_fused, linear_merged, products_take_norm,
+};
 pub use mamba::{MambaSpec, mamba_scan};
 pub use moe::{MoeGatingSpec, MoeRoute, MoeScores, moe_gate, moe_linear, moe_linear_sum};
 pub use norm::{add_rms_norm, rms_norm, rms_norm_add};

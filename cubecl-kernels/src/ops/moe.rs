@@ -27,10 +27,12 @@ pub enum MoeScores {
 /// How a router chooses.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct MoeGatingSpec {
-    /// Experts of the layer.
+    /// Experts to choose from.
     pub experts: usize,
     /// Experts chosen for a token.
     pub top_k: usize,
+    /// Every token takes one more, number `experts`, with the sigmoid of a logit of its own as its weight.
+    pub shared: bool,
     /// What the logits become.
     pub scores: MoeScores,
     /// Groups of neighbouring experts, of which only the best take part in the choice: a group
@@ -44,10 +46,22 @@ pub struct MoeGatingSpec {
     pub scale: f32,
 }
 
-/// The experts chosen for each row, and how much of each enters the output.
+impl MoeGatingSpec {
+    /// Experts that a token takes.
+    pub fn taken(&self) -> usize {
+        self.top_k + usize::from(self.shared)
+    }
+
+    /// Logits of a token, and experts that there are.
+    pub fn logits(&self) -> usize {
+        self.experts + usize::from(self.shared)
+    }
+}
+
+/// The experts of each row, and how much of each enters the output. Below, `top_k` counts the shared one too.
 #[derive(Clone, Debug)]
 pub struct MoeRoute {
-    /// `[m, top_k]` int32, by falling score.
+    /// `[m, top_k]` int32, by falling score; the shared one is the last.
     pub ids: Tensor<2, Int>,
     /// `[m, top_k]` float32.
     pub weights: Tensor<2>,
@@ -73,12 +87,13 @@ pub(crate) trait MoeOps: Backend {
     fn moe_group(ids: IntTensor<Self>, experts: usize) -> IntTensor<Self>;
 
     /// `out[c, offset..offset + rows] = W[expert of c] x[c / share]` for each choice c; `choices` holds
-    /// the ids, or the groups when `grouped`.
+    /// the ids, or the groups when `grouped`. `norm_weight` (`[cols]`) is read where `product` says so.
     #[allow(clippy::too_many_arguments)]
     fn moe_linear_into(
         x: FloatTensor<Self>,
         words: IntTensor<Self>,
         spec: MatrixSpec,
+        norm_weight: FloatTensor<Self>,
         choices: IntTensor<Self>,
         grouped: bool,
         product: MoeProduct,
@@ -98,8 +113,13 @@ pub(crate) trait MoeOps: Backend {
         sum: MoeSum,
     ) -> FloatTensor<Self>;
 
-    /// `out[i] = Σ_j weights[i, j] y[i top_k + j]`.
-    fn moe_combine(y: FloatTensor<Self>, weights: FloatTensor<Self>) -> FloatTensor<Self>;
+    /// `out[i] = Σ_j weights[i, j] y[i top_k + j]`, plus `residual` if it `adds`.
+    fn moe_combine(
+        y: FloatTensor<Self>,
+        weights: FloatTensor<Self>,
+        residual: FloatTensor<Self>,
+        adds: bool,
+    ) -> FloatTensor<Self>;
 }
 
 /// Which optional terms a router has.
@@ -110,7 +130,7 @@ pub(crate) struct MoeTerms {
 }
 
 /// One product with experts.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) struct MoeProduct {
     /// Experts of the layer.
     pub(crate) experts: usize,
@@ -118,8 +138,9 @@ pub(crate) struct MoeProduct {
     pub(crate) share: usize,
     /// First column of the output.
     pub(crate) offset: usize,
-    /// What follows the product: nothing, or on a GPU what takes each output alone; of choices that are not
-    /// grouped with whole vectors only.
+    /// Norm x first; on a GPU, of choices that are not grouped with whole vectors.
+    pub(crate) norm_eps: Option<f32>,
+    /// What follows the product: nothing on the CPU; of choices that are not grouped with whole vectors only.
     pub(crate) activation: Activation,
     /// Round x to bytes where the weights are packed and the rows few.
     pub(crate) int8: bool,
@@ -142,7 +163,8 @@ pub(crate) struct MoeSum {
 /// themselves, normalized and scaled as `spec` says, then times `expert_scale` of the expert.
 ///
 /// # Shapes
-/// logits `[m, experts]` float32, bias and expert_scale `[experts]` float32.
+/// logits `[m, experts]` float32, one column more with a shared expert; bias and expert_scale `[experts]`
+/// float32.
 ///
 /// # Panics
 /// When `spec` contradicts itself: groups that do not divide the experts, or a `top_k` that the groups
@@ -168,53 +190,67 @@ pub fn moe_gate(
     let (ids, weights) = Dispatch::moe_gate(logits.into_dispatch(), term(bias), term(expert_scale), spec, has);
     let ids = Tensor::<2, Int>::from_dispatch(ids);
     let grouped = is_cpu(&device) || ids.dims()[0] > MATVEC_TOKENS;
-    let groups = grouped.then(|| Tensor::from_dispatch(Dispatch::moe_group(ids.clone().into_dispatch(), spec.experts)));
+    let experts = spec.logits();
+    let groups = grouped.then(|| Tensor::from_dispatch(Dispatch::moe_group(ids.clone().into_dispatch(), experts)));
     MoeRoute { ids, weights: Tensor::from_dispatch(weights), experts, groups }
 }
 
-/// Products of each row with its chosen experts; the outputs of several weights lie side by side.
+/// Products of each row with its chosen experts, of x normed first if `norm` (weight `[cols]` and epsilon) asks for
+/// it; the outputs of several weights lie side by side. A gate's values are the first half of an expert's outputs.
 /// On a GPU packed experts meet few rows rounded to bytes unless `precision` is float32, and many rows run
 /// in the type that it names; all else runs in float32. What an activation leaves of many rows on a GPU has that
 /// type too.
 ///
 /// # Shapes
 /// x `[m, cols]`, or `[m top_k, cols]` with a row for each choice; weights `[experts * rows, cols]`;
-/// returns `[m top_k, Σ rows]`, row `i top_k + j` for choice j of row i.
-///
-/// # Panics
-/// When `activation` takes two outputs.
+/// returns `[m top_k, Σ rows]`, or half as wide with a gate: row `i top_k + j` for choice j of row i.
 pub fn moe_linear(
     x: &Tensor<2>,
     weights: &[Weight],
     route: &MoeRoute,
+    norm: Option<(Tensor<1>, f32)>,
     activation: Activation,
     precision: Precision,
 ) -> Tensor<2> {
-    assert!(activation != Activation::SwiGlu, "experts' gates and values are weights of their own");
     let [m, top_k] = route.ids.dims();
     let share = m * top_k / x.dims()[0].max(1);
-    let stride = weights.iter().map(|w| w.spec().rows / route.experts).sum();
     let gpu = !is_cpu(&x.device());
     let (choices, grouped) = match &route.groups {
         Some(groups) => (groups.clone().into_dispatch(), true),
         None => (route.ids.clone().into_dispatch(), false),
     };
-    let rides = gpu && (grouped || weights.iter().all(|w| w.spec().whole_vectors()));
+    let whole = gpu && !grouped && weights.iter().all(|w| w.spec().whole_vectors());
+    let rides = (whole || gpu && grouped) && (activation != Activation::SwiGlu || weights.len() == 1);
     let (ahead, after) = if rides { (activation, Activation::None) } else { (Activation::None, activation) };
-    let narrow = precision.of_many_rows();
-    let x = if grouped && gpu { x.clone().cast(narrow) } else { x.clone() };
-    let dtype = if grouped && gpu && ahead != Activation::None { narrow } else { FloatDType::F32 };
+    let narrow = if grouped && gpu { precision.of_many_rows() } else { FloatDType::F32 };
+    let (x, norm) = match norm {
+        Some((weight, eps)) if !whole => (super::norm::rms_norm_as(x.clone(), weight, eps, narrow), None),
+        norm => (x.clone().cast(narrow), norm),
+    };
+    let outputs: usize = weights.iter().map(|w| w.spec().rows / route.experts).sum();
+    let stride = if ahead == Activation::SwiGlu { outputs / 2 } else { outputs };
+    let dtype = if ahead == Activation::None { FloatDType::F32 } else { narrow };
     // One axis, then a view: two axes may be allocated with padded rows.
     let out = Tensor::<1>::empty([m * top_k * stride], (&x.device(), DType::from(dtype)));
     let mut out = out.reshape([m * top_k, stride]);
+    let norm_eps = norm.as_ref().map(|(_, eps)| *eps);
+    // What is not read stands in as x.
+    let norm_weight = norm.map_or_else(|| x.clone().into_dispatch(), |(weight, _)| weight.into_dispatch());
     let mut offset = 0;
     for weight in weights {
-        let product =
-            MoeProduct { experts: route.experts, share, offset, activation: ahead, int8: precision != Precision::F32 };
+        let product = MoeProduct {
+            experts: route.experts,
+            share,
+            offset,
+            norm_eps,
+            activation: ahead,
+            int8: precision != Precision::F32,
+        };
         out = Tensor::from_dispatch(Dispatch::moe_linear_into(
             x.clone().into_dispatch(),
             weight.words().clone().into_dispatch(),
             weight.spec(),
+            norm_weight.clone(),
             choices.clone(),
             grouped,
             product,
@@ -222,7 +258,11 @@ pub fn moe_linear(
         ));
         offset += weight.spec().rows / route.experts;
     }
-    if after == Activation::Relu2 { super::relu2(out) } else { out }
+    match after {
+        Activation::None => out,
+        Activation::SwiGlu => super::silu_mul(out),
+        Activation::Relu2 => super::relu2(out),
+    }
 }
 
 /// The last product of the experts and the weighted sum of each row's, plus `residual`.
@@ -238,8 +278,12 @@ pub fn moe_linear_sum(
 ) -> Tensor<2> {
     let weights = route.weights.clone().into_dispatch();
     let (sum, residual) = if route.groups.is_some() {
-        let y = moe_linear(&h, std::slice::from_ref(weight), route, Activation::None, precision);
-        (Dispatch::moe_combine(y.into_dispatch(), weights), residual)
+        let y = moe_linear(&h, std::slice::from_ref(weight), route, None, Activation::None, precision);
+        let y = y.into_dispatch();
+        let adds = residual.is_some();
+        // What is not read stands in as y.
+        let residual = residual.map_or_else(|| y.clone(), Tensor::into_dispatch);
+        (Dispatch::moe_combine(y, weights, residual, adds), None)
     } else {
         let adds = residual.is_some() && weight.spec().whole_vectors();
         let (ahead, after) = if adds { (residual, None) } else { (None, residual) };
@@ -273,7 +317,7 @@ impl MoeOps for Flex {
             has.expert_scale.then(|| tensor::f32s(&scale)),
             &spec,
         );
-        (tensor::from_i32s(ids, [m, spec.top_k]), tensor::from_f32s(weights, [m, spec.top_k]))
+        (tensor::from_i32s(ids, [m, spec.taken()]), tensor::from_f32s(weights, [m, spec.taken()]))
     }
 
     fn moe_group(ids: FlexTensor, experts: usize) -> FlexTensor {
@@ -287,12 +331,16 @@ impl MoeOps for Flex {
         x: FlexTensor,
         words: FlexTensor,
         spec: MatrixSpec,
+        _norm_weight: FlexTensor,
         choices: FlexTensor,
         grouped: bool,
         product: MoeProduct,
         mut out: FlexTensor,
     ) -> FlexTensor {
-        debug_assert!(grouped && product.activation == Activation::None, "the CPU groups every route");
+        debug_assert!(
+            grouped && product.norm_eps.is_none() && product.activation == Activation::None,
+            "the CPU groups every route"
+        );
         let [_, stride] = tensor::dims(&out);
         let (x, choices) = (tensor::contiguous(x), tensor::contiguous(choices));
         let groups = tensor::i32s(&choices);
@@ -315,15 +363,17 @@ impl MoeOps for Flex {
         let rows = spec.rows / experts;
         let groups = Self::moe_group(ids, experts);
         let out = tensor::from_f32s(vec![0.0; choices * rows], [choices, rows]);
-        let product = MoeProduct { experts, share: 1, offset: 0, activation: Activation::None, int8: false };
-        let y = Self::moe_linear_into(h, words, spec, groups, true, product, out);
-        Self::moe_combine(y, weights)
+        let product =
+            MoeProduct { experts, share: 1, offset: 0, norm_eps: None, activation: Activation::None, int8: false };
+        let y = Self::moe_linear_into(h.clone(), words, spec, h, groups, true, product, out);
+        Self::moe_combine(y.clone(), weights, y, false)
     }
 
-    fn moe_combine(y: FlexTensor, weights: FlexTensor) -> FlexTensor {
+    fn moe_combine(y: FlexTensor, weights: FlexTensor, residual: FlexTensor, adds: bool) -> FlexTensor {
         let ([_, rows], [m, _]) = (tensor::dims(&y), tensor::dims(&weights));
-        let (y, weights) = (tensor::contiguous(y), tensor::contiguous(weights));
-        let out = flex::moe::combine(tensor::f32s(&y), tensor::f32s(&weights), m, rows);
+        let (y, weights, residual) = (tensor::contiguous(y), tensor::contiguous(weights), tensor::contiguous(residual));
+        let start = if adds { tensor::f32s(&residual).to_vec() } else { vec![0.0; m * rows] };
+        let out = flex::moe::combine(tensor::f32s(&y), tensor::f32s(&weights), m, rows, start);
         tensor::from_f32s(out, [m, rows])
     }
 }

@@ -11,9 +11,11 @@ pub fn moe_gate_row(
     expert_scale: Option<&[f32]>,
     spec: &MoeGatingSpec,
 ) -> Vec<(usize, f32)> {
+    let sigmoid = |logit: f64| 1.0 / (1.0 + (-logit).exp());
     let logits = logits.iter().map(|&l| f64::from(l)).collect::<Vec<_>>();
+    let (logits, shared) = logits.split_at(spec.experts);
     let scores = match spec.scores {
-        MoeScores::Sigmoid => logits.iter().map(|l| 1.0 / (1.0 + (-l).exp())).collect::<Vec<_>>(),
+        MoeScores::Sigmoid => logits.iter().map(|l| sigmoid(*l)).collect::<Vec<_>>(),
         MoeScores::Softmax => {
             let sum = logits.iter().map(|l| l.exp()).sum::<f64>();
             logits.iter().map(|l| l.exp() / sum).collect()
@@ -35,7 +37,8 @@ pub fn moe_gate_row(
     order.truncate(spec.top_k);
     let sum = if spec.normalize { order.iter().map(|&e| scores[e]).sum::<f64>() + 1e-20 } else { 1.0 };
     let weight = |e: usize| scores[e] / sum * f64::from(spec.scale) * expert_scale.map_or(1.0, |s| f64::from(s[e]));
-    order.iter().map(|&e| (e, weight(e) as f32)).collect()
+    let shared = shared.iter().map(|logit| (spec.experts, sigmoid(*logit) as f32));
+    order.iter().map(|&e| (e, weight(e) as f32)).chain(shared).collect()
 }
 
 /// `W[expert] x`; `bytes` holds the matrices `[rows, cols]` of all experts.

@@ -3,6 +3,8 @@
 use atelico_kernels::ops::{self, Activation, MoeRoute, Precision, Weight};
 use burn::tensor::Tensor;
 
+use super::RmsNorm;
+
 /// One linear layer of every expert, `[experts, out, in]`, stored as the checkpoint stores it.
 #[derive(Clone, Debug)]
 pub struct Experts {
@@ -13,12 +15,19 @@ pub struct Experts {
 }
 
 impl Experts {
-    /// Applies each row's experts, then `activation` to each output.
+    /// Norms x if asked to, applies each row's experts, then `activation`.
     ///
     /// # Shapes
-    /// x `[m, in]`, or `[m top_k, in]` with a row for each choice; returns `[m top_k, Σ out_i]`.
-    pub fn forward(&self, x: &Tensor<2>, route: &MoeRoute, activation: Activation) -> Tensor<2> {
-        ops::moe_linear(x, &self.weights, route, activation, self.precision)
+    /// x `[m, in]`, or `[m top_k, in]` with a row for each choice; returns `[m top_k, Σ out_i]`, or half as
+    /// wide with a gate.
+    pub fn forward(
+        &self,
+        x: &Tensor<2>,
+        norm: Option<&RmsNorm>,
+        route: &MoeRoute,
+        activation: Activation,
+    ) -> Tensor<2> {
+        ops::moe_linear(x, &self.weights, route, norm.map(RmsNorm::parts), activation, self.precision)
     }
 
     /// Applies each row's experts, sums their outputs by the weights of the route and adds `residual`.

@@ -25,15 +25,15 @@ impl Linear {
         self.fused(x, Fusion::default())
     }
 
-    /// Norms x, then applies the layer.
+    /// Norms x if asked to, then applies the layer.
     ///
     /// # Shapes
     /// As [`forward`](Self::forward).
-    pub fn forward_normed(&self, x: Tensor<2>, norm: &RmsNorm) -> Tensor<2> {
-        self.fused(x, Fusion { norm: Some(norm.parts()), ..Fusion::default() })
+    pub fn forward_normed(&self, x: Tensor<2>, norm: Option<&RmsNorm>) -> Tensor<2> {
+        self.fused(x, Fusion { norm: norm.map(RmsNorm::parts), ..Fusion::default() })
     }
 
-    /// Norms x, applies the layer, and gates the second half of the result by the first:
+    /// Norms x if asked to, applies the layer, and gates the second half of the result by the first:
     /// `silu(a) * b`.
     ///
     /// # Shapes

@@ -25,6 +25,15 @@ impl RmsNorm {
         ops::rms_norm(x, self.weight.clone(), self.eps)
     }
 
+    /// What several products of `norm(x)` take: x itself with the norm, where they apply it for less than a launch
+    /// costs, or else x normed once.
+    ///
+    /// # Shapes
+    /// both `[m, hidden_size]` float32.
+    pub fn for_products(&self, x: Tensor<2>) -> (Tensor<2>, Option<&Self>) {
+        if ops::products_take_norm(&x) { (x, Some(self)) } else { (self.forward(x), None) }
+    }
+
     /// Adds `x` to the residual stream and norms the sum: `(sum, norm)`.
     ///
     /// # Shapes

@@ -204,14 +204,14 @@ impl LanguageModel for NemotronH {
             residual = match mixer {
                 Mixer::Mamba(mamba) => mamba.forward_residual(residual, norm, step, memory.recurrent()),
                 Mixer::Attention(attention) => attention.forward_residual(residual, norm, step, memory.kv()),
-                Mixer::Mlp(mlp) => mlp.forward_residual(residual, norm),
-                Mixer::Moe(moe) => moe.forward_add(norm.forward(residual.clone()), residual),
+                Mixer::Mlp(mlp) => mlp.forward_add(residual.clone(), Some(norm), residual),
+                Mixer::Moe(moe) => moe.forward_residual(residual, norm),
             };
         }
         if step.logits == LogitRows::Last {
             let m = residual.dims()[0];
             residual = residual.narrow(0, m - 1, 1);
         }
-        self.lm_head.forward_normed(residual, &self.norm_f) // [rows, vocab_size]
+        self.lm_head.forward_normed(residual, Some(&self.norm_f)) // [rows, vocab_size]
     }
 }

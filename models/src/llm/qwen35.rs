@@ -129,13 +129,13 @@ impl LanguageModel for Qwen35 {
             let norm = &layer.post_attention_layernorm;
             residual = match &layer.mlp {
                 FeedForward::Dense(mlp) => mlp.forward_residual(residual, norm),
-                FeedForward::Sparse(moe) => moe.forward_add(&norm.forward(residual.clone()), residual),
+                FeedForward::Sparse(moe) => moe.forward_residual(residual, norm),
             };
         }
         if step.logits == LogitRows::Last {
             let m = residual.dims()[0];
             residual = residual.narrow(0, m - 1, 1);
         }
-        self.lm_head.forward_normed(residual, &self.norm) // [rows, vocab_size]
+        self.lm_head.forward_normed(residual, Some(&self.norm)) // [rows, vocab_size]
     }
 }

@@ -118,7 +118,7 @@ impl Attention {
         step: &Step,
         cache: &mut KvCache,
     ) -> Tensor<2> {
-        let qkv = self.qkv_proj.forward_normed(residual.clone(), norm);
+        let qkv = self.qkv_proj.forward_normed(residual.clone(), Some(norm));
         let attended = self.attend(qkv, step, cache); // [m, heads head_dim]
         self.o_proj.forward_add(attended, residual)
     }

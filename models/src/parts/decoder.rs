@@ -169,6 +169,6 @@ impl LanguageModel for Decoder {
             let m = residual.dims()[0];
             residual = residual.narrow(0, m - 1, 1);
         }
-        self.lm_head.forward_normed(residual, &self.norm) // [rows, vocab_size]
+        self.lm_head.forward_normed(residual, Some(&self.norm)) // [rows, vocab_size]
     }
 }

@@ -128,7 +128,7 @@ impl GatedDeltaNet {
         state: &mut RecurrentState,
     ) -> Tensor<2> {
         let (positions, slots) = (&step.positions, &step.slots);
-        let projected = self.in_proj.forward_normed(residual.clone(), norm); // [m, q | k | v | z | a | b]
+        let projected = self.in_proj.forward_normed(residual.clone(), Some(norm)); // [m, q | k | v | z | a | b]
         let qkv = state.update_conv(|window| {
             let spec = ConvSpec { consecutive: step.consecutive, ..self.conv };
             let (x, weight) = (projected.clone(), self.conv1d.clone());

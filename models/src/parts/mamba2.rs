@@ -120,7 +120,7 @@ impl Mamba2 {
         state: &mut RecurrentState,
     ) -> Tensor<2> {
         let (positions, slots) = (&step.positions, &step.slots);
-        let projected = self.in_proj.forward_normed(residual.clone(), norm); // [m, z | x | B | C | dt]
+        let projected = self.in_proj.forward_normed(residual.clone(), Some(norm)); // [m, z | x | B | C | dt]
         let xbc = state.update_conv(|window| {
             let spec = ConvSpec { consecutive: step.consecutive, ..self.conv };
             let (x, weight, bias) = (projected.clone(), self.conv_weight.clone(), self.conv_bias.clone());

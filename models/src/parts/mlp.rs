@@ -32,9 +32,9 @@ impl SwiGlu {
         Glu::load(hidden_size, intermediate_size, weights).map(Self)
     }
 
-    /// x `[m, hidden_size]`; returns `[m, hidden_size]`.
-    pub(crate) fn forward(&self, x: Tensor<2>) -> Tensor<2> {
-        self.0.down_proj.forward(self.0.gate_up_proj.forward_gated(x, None))
+    /// x `[m, hidden_size]`, normed first if asked to; returns `[m, hidden_size]`.
+    pub(crate) fn forward(&self, x: Tensor<2>, norm: Option<&RmsNorm>) -> Tensor<2> {
+        self.0.down_proj.forward(self.0.gate_up_proj.forward_gated(x, norm))
     }
 
     /// `residual + mlp(norm(residual))`, `[m, hidden_size]`.
@@ -74,14 +74,9 @@ impl Relu2Mlp {
         })
     }
 
-    /// `residual + mlp(x)`, `[m, hidden_size]` each.
-    pub(crate) fn forward_add(&self, x: Tensor<2>, residual: Tensor<2>) -> Tensor<2> {
-        self.down_proj.forward_add(self.up_proj.forward_relu2(x, None), residual)
-    }
-
-    /// `residual + mlp(norm(residual))`, `[m, hidden_size]`.
-    pub(crate) fn forward_residual(&self, residual: Tensor<2>, norm: &RmsNorm) -> Tensor<2> {
-        let up = self.up_proj.forward_relu2(residual.clone(), Some(norm)); // [m, intermediate_size]
+    /// `residual + mlp(x)`, `[m, hidden_size]` each, x normed first if asked to.
+    pub(crate) fn forward_add(&self, x: Tensor<2>, norm: Option<&RmsNorm>, residual: Tensor<2>) -> Tensor<2> {
+        let up = self.up_proj.forward_relu2(x, norm); // [m, intermediate_size]
         self.down_proj.forward_add(up, residual)
     }
 }

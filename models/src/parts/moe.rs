@@ -1,7 +1,7 @@
 //! Mixture of experts: a router chooses a few experts for each token, whose outputs are summed.
 
 use atelico_engine::load::Weights;
-use atelico_engine::nn::{Experts, Linear};
+use atelico_engine::nn::{Experts, Linear, RmsNorm};
 use atelico_engine::{Error, Result};
 use atelico_kernels::ops::{self, Activation, MoeGatingSpec, MoeRoute};
 use burn::tensor::Tensor;
@@ -54,9 +54,10 @@ impl Router {
         Self { expert_scale: Some(expert_scale), ..self }
     }
 
-    /// The experts of each row of x `[m, hidden_size]`.
-    pub(crate) fn forward(&self, x: Tensor<2>) -> MoeRoute {
-        ops::moe_gate(self.proj.forward(x), self.bias.clone(), self.expert_scale.clone(), self.spec)
+    /// The experts of each row of x `[m, hidden_size]`, normed first if asked to.
+    pub(crate) fn forward(&self, x: Tensor<2>, norm: Option<&RmsNorm>) -> MoeRoute {
+        let logits = self.proj.forward_normed(x, norm); // [m, experts]
+        ops::moe_gate(logits, self.bias.clone(), self.expert_scale.clone(), self.spec)
     }
 }
 
@@ -71,6 +72,31 @@ pub(crate) enum ExpertActivation {
     Relu2,
 }
 
+/// Shape of the experts of a layer.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct ExpertsConfig {
+    pub(crate) hidden_size: usize,
+    pub(crate) intermediate_size: usize,
+    pub(crate) count: usize,
+    pub(crate) activation: ExpertActivation,
+}
+
+/// Merged name of a layer of all experts, names and outputs of its parts, and inputs.
+type ExpertLayer = (&'static str, Vec<(&'static str, usize)>, usize);
+
+impl ExpertsConfig {
+    /// The first layer and the second.
+    fn layers(&self) -> [ExpertLayer; 2] {
+        let Self { hidden_size, intermediate_size, .. } = *self;
+        let (gate, up) = (("gate_proj", intermediate_size), ("up_proj", intermediate_size));
+        let first = match self.activation {
+            ExpertActivation::Relu2 => ("up_proj", vec![up], hidden_size),
+            ExpertActivation::SwiGlu | ExpertActivation::GeGlu => ("gate_up_proj", vec![gate, up], hidden_size),
+        };
+        [first, ("down_proj", vec![("down_proj", hidden_size)], intermediate_size)]
+    }
+}
+
 /// The experts of a layer: `down_proj(activation(…))` each.
 #[derive(Debug)]
 pub(crate) struct RoutedExperts {
@@ -81,32 +107,34 @@ pub(crate) struct RoutedExperts {
 }
 
 impl RoutedExperts {
-    /// Loads `count` experts from the tensors `gate_up_proj` or `gate_proj` and `up_proj`, and
-    /// `down_proj`, stacked or one per expert; without a gate from `up_proj` and `down_proj`.
-    pub(crate) fn load(
-        hidden_size: usize,
-        intermediate_size: usize,
-        count: usize,
-        activation: ExpertActivation,
-        weights: &Weights<'_>,
-    ) -> Result<Self> {
-        let gate_up = [("gate_proj", intermediate_size), ("up_proj", intermediate_size)];
-        let (name, parts) = match activation {
-            ExpertActivation::Relu2 => ("up_proj", &gate_up[1..]),
-            _ => ("gate_up_proj", &gate_up[..]),
-        };
-        Ok(Self {
-            up_proj: weights.experts(name, parts, count, hidden_size)?,
-            down_proj: weights.experts("down_proj", &[("down_proj", hidden_size)], count, intermediate_size)?,
-            activation,
-        })
+    /// Loads the experts from the tensors `gate_up_proj` or `gate_proj` and `up_proj`, and `down_proj`, stacked or
+    /// one per expert; without a gate from `up_proj` and `down_proj`. The expert at `shared` becomes the last.
+    pub(crate) fn load(config: &ExpertsConfig, weights: &Weights<'_>, shared: Option<&Weights<'_>>) -> Result<Self> {
+        let [up_proj, down_proj] =
+            config.layers().map(|(merged, parts, input)| weights.experts(merged, &parts, config.count, input, shared));
+        Ok(Self { up_proj: up_proj?, down_proj: down_proj?, activation: config.activation })
     }
 
-    /// x `[m, hidden_size]`; returns the weighted sum of each row's experts plus `residual`, `[m, hidden_size]`.
-    pub(crate) fn forward(&self, x: &Tensor<2>, route: &MoeRoute, residual: Option<Tensor<2>>) -> Tensor<2> {
-        let up = |activation| self.up_proj.forward(x, route, activation); // [m top_k, outputs]
+    /// Whether the expert at `shared` can be loaded as one of these.
+    pub(crate) fn take(config: &ExpertsConfig, weights: &Weights<'_>, shared: &Weights<'_>) -> Result<bool> {
+        let [up_proj, down_proj] = config
+            .layers()
+            .map(|(merged, parts, input)| weights.experts_take(merged, &parts, config.count, input, shared));
+        Ok(up_proj? && down_proj?)
+    }
+
+    /// x `[m, hidden_size]`, normed first if asked to; returns the weighted sum of each row's experts plus
+    /// `residual`, `[m, hidden_size]`.
+    pub(crate) fn forward(
+        &self,
+        x: &Tensor<2>,
+        norm: Option<&RmsNorm>,
+        route: &MoeRoute,
+        residual: Option<Tensor<2>>,
+    ) -> Tensor<2> {
+        let up = |activation| self.up_proj.forward(x, norm, route, activation); // [m top_k, outputs]
         let h = match self.activation {
-            ExpertActivation::SwiGlu => ops::silu_mul(up(Activation::None)),
+            ExpertActivation::SwiGlu => up(Activation::SwiGlu),
             ExpertActivation::GeGlu => ops::gelu_mul(up(Activation::None)),
             ExpertActivation::Relu2 => up(Activation::Relu2),
         }; // [m top_k, intermediate_size]

@@ -90,7 +90,7 @@ pub(super) fn gemm<E: Float, O: Float, N: Size, W: Size>(
         let tile = CUBE_POS_X - (start / plan.expert_tile + expert);
         place.first = start + tile * plan.expert_tile;
         place.end = min(u32::cast_from(groups[(expert + 1) as usize]), place.first + plan.expert_tile);
-        base = expert * outputs;
+        base = expert * outputs * comptime!(if plan.gated() { 2u32 } else { 1u32 });
     }
     if comptime!(plan.splits > 1) {
         place.offset = CUBE_POS_Z * m * stride;

@@ -109,6 +109,7 @@ pub(super) fn launch_grouped(x: CubeTensor, words: CubeTensor, spec: MatrixSpec,
     let tile = expert_tile(choices, experts);
     let fusion = FusionSpec { activation, ..FusionSpec::default() };
     let plan = GemmPlan::new(&x, MatrixSpec { rows, ..spec }, tile, fusion, experts);
+    let outputs = if plan.gated() { rows / 2 } else { rows };
     let residual = words.clone();
     launch_tiles(
         x,
@@ -117,8 +118,8 @@ pub(super) fn launch_grouped(x: CubeTensor, words: CubeTensor, spec: MatrixSpec,
         groups,
         residual,
         to.out,
-        [choices, rows, stride, to.offset, share],
-        plan.grid(choices, rows),
+        [choices, outputs, stride, to.offset, share],
+        plan.grid(choices, outputs),
         plan,
     );
 }

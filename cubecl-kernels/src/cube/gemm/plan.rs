@@ -132,7 +132,7 @@ impl GemmPlan {
             activation: fusion.activation,
             residual: fusion.residual,
             experts: experts as u32,
-            // Nothing here may follow the length of a prompt: every other plan is another kernel to compile.
+            // Of a prompt's length no more than its class may show here: every other plan is a kernel to compile.
             expert_tile: if experts == 0 { 0 } else { m },
         };
         let fits = |plan: Self| plan.shared_bytes(x.dtype.size()) <= hardware.max_shared_memory_size;

@@ -9,7 +9,7 @@ use atelico_kernels::ops::{self, MoeGatingSpec, MoeScores, RopePairing};
 use burn::tensor::Tensor;
 
 use super::config::{Gemma4Config, MoeConfig};
-use crate::parts::{Attention, AttentionConfig, ExpertActivation, GeGlu, RoutedExperts, Router};
+use crate::parts::{Attention, AttentionConfig, ExpertActivation, ExpertsConfig, GeGlu, RoutedExperts, Router};
 
 /// A block with norms before and after attention and feed-forward layer.
 #[derive(Debug)]
@@ -78,7 +78,7 @@ impl Layer {
         let (x, normed) = self.pre_feedforward_layernorm.forward_add(attended, x);
         let mut update = self.mlp.forward(normed);
         if let Some(moe) = &self.moe {
-            update = moe.forward(x.clone(), update);
+            update = moe.forward(&x, update);
         }
         // The layer's scalar rides in its last addition.
         let norm = &self.post_feedforward_layernorm;
@@ -108,6 +108,7 @@ impl Moe {
         let spec = MoeGatingSpec {
             experts: moe.num_experts,
             top_k: moe.top_k_experts,
+            shared: false,
             scores: MoeScores::Softmax,
             groups: 1,
             top_groups: 1,
@@ -116,18 +117,17 @@ impl Moe {
         };
         let router = weights.at("router");
         let scale = router.vector("scale", hidden_size)? * (hidden_size as f64).powf(-0.5);
-        let experts = weights.at("experts");
+        let experts = ExpertsConfig {
+            hidden_size,
+            intermediate_size: moe.intermediate_size,
+            count: moe.num_experts,
+            activation: ExpertActivation::GeGlu,
+        };
         Ok(Self {
             router_norm: RmsNorm::new(scale, config.rms_norm_eps),
             router: Router::new(router.linear("proj", moe.num_experts, hidden_size)?, spec)?
                 .with_expert_scale(router.vector("per_expert_scale", moe.num_experts)?),
-            experts: RoutedExperts::load(
-                hidden_size,
-                moe.intermediate_size,
-                moe.num_experts,
-                ExpertActivation::GeGlu,
-                &experts,
-            )?,
+            experts: RoutedExperts::load(&experts, &weights.at("experts"), None)?,
             post_feedforward_layernorm_1: norm("post_feedforward_layernorm_1")?,
             pre_feedforward_layernorm_2: norm("pre_feedforward_layernorm_2")?,
             post_feedforward_layernorm_2: norm("post_feedforward_layernorm_2")?,
@@ -135,9 +135,9 @@ impl Moe {
     }
 
     /// x, the residual after attention, and the dense layer's output, both `[m, hidden_size]`.
-    fn forward(&self, x: Tensor<2>, dense: Tensor<2>) -> Tensor<2> {
-        let route = self.router.forward(self.router_norm.forward(x.clone()));
-        let experts = self.experts.forward(&self.pre_feedforward_layernorm_2.forward(x), &route, None);
+    fn forward(&self, x: &Tensor<2>, dense: Tensor<2>) -> Tensor<2> {
+        let route = self.router.forward(x.clone(), Some(&self.router_norm));
+        let experts = self.experts.forward(x, Some(&self.pre_feedforward_layernorm_2), &route, None);
         let dense = self.post_feedforward_layernorm_1.forward(dense);
         self.post_feedforward_layernorm_2.add_normed(experts, dense, 1.0)
     }

@@ -4,11 +4,11 @@
 use atelico_engine::Result;
 use atelico_engine::config::Config;
 use atelico_engine::load::Weights;
-use atelico_engine::nn::Linear;
+use atelico_engine::nn::{Linear, RmsNorm};
 use atelico_kernels::ops::{MoeGatingSpec, MoeScores};
 use burn::tensor::Tensor;
 
-use crate::parts::{ExpertActivation, Relu2Mlp, RoutedExperts, Router};
+use crate::parts::{ExpertActivation, ExpertsConfig, Relu2Mlp, RoutedExperts, Router};
 
 /// `fc2_latent_proj(Σ w_e expert_e(fc1_latent_proj(x))) + shared_experts(x)`; without a latent size
 /// the experts read and write the token's own width.
@@ -27,6 +27,7 @@ impl Moe {
         let spec = MoeGatingSpec {
             experts,
             top_k: config.size("num_experts_per_tok")?,
+            shared: false,
             scores: MoeScores::Sigmoid,
             groups: config.size_or("n_group", 1)?,
             top_groups: config.size_or("topk_group", 1)?,
@@ -43,8 +44,12 @@ impl Moe {
                 (width, Some((down, weights.linear("fc2_latent_proj", hidden_size, width)?)))
             }
         };
-        let moe_intermediate_size = config.size("moe_intermediate_size")?;
-        let activation = ExpertActivation::Relu2;
+        let shape = ExpertsConfig {
+            hidden_size: width,
+            intermediate_size: config.size("moe_intermediate_size")?,
+            count: experts,
+            activation: ExpertActivation::Relu2,
+        };
         let shared_experts = match config.value("n_shared_experts").and_then(serde_json::Value::as_u64) {
             Some(0) => None,
             _ => {
@@ -52,24 +57,23 @@ impl Moe {
                 Some(Relu2Mlp::load(hidden_size, width, &weights.at("shared_experts"))?)
             }
         };
-        Ok(Self {
-            router,
-            latent,
-            experts: RoutedExperts::load(width, moe_intermediate_size, experts, activation, &weights.at("experts"))?,
-            shared_experts,
-        })
+        Ok(Self { router, latent, experts: RoutedExperts::load(&shape, &weights.at("experts"), None)?, shared_experts })
     }
 
-    /// `residual + mixture(x)`, `[m, hidden_size]` each.
-    pub(super) fn forward_add(&self, x: Tensor<2>, residual: Tensor<2>) -> Tensor<2> {
-        let route = self.router.forward(x.clone());
+    /// `residual + mixture(norm(residual))`, `[m, hidden_size]`.
+    pub(super) fn forward_residual(&self, residual: Tensor<2>, norm: &RmsNorm) -> Tensor<2> {
+        let (x, norm) = norm.for_products(residual.clone());
+        let route = self.router.forward(x.clone(), norm);
         let residual = match &self.shared_experts {
-            Some(shared) => shared.forward_add(x.clone(), residual),
+            Some(shared) => shared.forward_add(x.clone(), norm, residual),
             None => residual,
         };
         match &self.latent {
-            Some((down, up)) => up.forward_add(self.experts.forward(&down.forward(x), &route, None), residual),
-            None => self.experts.forward(&x, &route, Some(residual)),
+            Some((down, up)) => {
+                let latent = down.forward_normed(x, norm); // [m, moe_latent_size]
+                up.forward_add(self.experts.forward(&latent, None, &route, None), residual)
+            }
+            None => self.experts.forward(&x, norm, &route, Some(residual)),
         }
     }
 }
