@@ -8,7 +8,7 @@ use atelico_tests::kernels::{Noise, close, each_device, floats, tensor};
 #[test]
 fn gated_norms_equal_the_reference() {
     each_device(|device, name| {
-        for (m, groups, n) in [(1, 1, 1), (1, 8, 512), (3, 4, 33), (5, 2, 128), (2, 3, 700)] {
+        for (m, groups, n) in [(1, 1, 1), (1, 8, 512), (3, 4, 33), (5, 2, 128), (2, 3, 700), (4, 2, 64), (150, 8, 64)] {
             for order in [GateOrder::GateFirst, GateOrder::NormFirst] {
                 for (weights, gate_offset, after) in [(n, 0, 0), (groups * n, 0, 3), (groups * n, 7, 2)] {
                     let spec = GatedNormSpec { group_size: n, gate_offset, order };

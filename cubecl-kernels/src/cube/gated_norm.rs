@@ -1,4 +1,4 @@
-//! RMS norm with a gate: a plane a group where it is made of whole vectors, else a cube.
+//! RMS norm with a gate: a plane a group where a few vectors a unit make it up, else a cube.
 #![allow(unsafe_code)]
 
 use burn::tensor::DType;
@@ -13,8 +13,10 @@ use crate::ops::{GateOrder, GatedNormOps, GatedNormSpec};
 
 /// Elements of a vector.
 const VECTOR: usize = 4;
-/// Planes of a cube.
-const PLANES: u32 = 8;
+/// Most vectors of a unit of a plane that has a group.
+const MOST: usize = 2;
+/// Groups from which on several share a cube: fewer are spread over the device.
+const MANY: usize = 1024;
 
 impl GatedNormOps for CubeBackend {
     fn gated_rms_norm(
@@ -28,21 +30,23 @@ impl GatedNormOps for CubeBackend {
         let ([m, width], [_, gate_width], [weights]) = (dims(&x), dims(&gate), dims(&weight));
         let n = spec.group_size;
         let out = empty(&x, [m, width], DType::F32);
-        let (plane, offset) = (plane_size(&x) as usize, spec.gate_offset);
-        if n.is_multiple_of(VECTOR * plane) && [width, gate_width, offset].iter().all(|n| n.is_multiple_of(VECTOR)) {
+        let (plane, offset, all) = (plane_size(&x) as usize, spec.gate_offset, m * width / n);
+        let planes = if all < MANY { 1 } else { 8 };
+        let few = n.is_multiple_of(VECTOR * plane) && n <= MOST * VECTOR * plane;
+        if few && [width, gate_width, offset].iter().all(|n| n.is_multiple_of(VECTOR)) {
             // SAFETY: planes past the last group do nothing, and the buffers hold what the shapes say: `[m, width]`
             // twice, `[m, gate_width]` and `[n]` or `[width]`.
             unsafe {
                 norm_groups::launch_unchecked(
                     &out.client,
-                    grid((m * width / n).div_ceil(PLANES as usize)),
-                    CubeDim::new_2d(plane as u32, PLANES),
+                    grid(all.div_ceil(planes)),
+                    CubeDim::new_2d(plane as u32, planes as u32),
                     VECTOR,
                     x.into_buffer_arg(),
                     gate.into_buffer_arg(),
                     weight.into_buffer_arg(),
                     out.clone().into_buffer_arg(),
-                    (m * width / n) as u32,
+                    all as u32,
                     (width / n) as u32,
                     (gate_width / VECTOR) as u32,
                     (offset / VECTOR) as u32,
@@ -115,7 +119,7 @@ fn norm_groups<N: Size>(
     wait_for_launches();
     let vectors = comptime!(n / VECTOR as u32);
     let own = comptime!(n / VECTOR as u32 / plane);
-    let index = (CUBE_POS_Y * CUBE_COUNT_X + CUBE_POS_X) * PLANES + UNIT_POS_Y;
+    let index = (CUBE_POS_Y * CUBE_COUNT_X + CUBE_POS_X) * CUBE_DIM_Y + UNIT_POS_Y;
     if index < all {
         let (row, group) = (index / groups, index % groups);
         let mut values = Array::<Vector<f32, N>>::new(comptime!(own as usize));
