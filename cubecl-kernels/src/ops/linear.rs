@@ -15,7 +15,9 @@ use crate::flex::{self, tensor};
 
 /// Arithmetic of products. On a GPU those with packed weights and up to [`MATVEC_ROWS`] rows, the
 /// products of decode steps, run in [`Int8`](Self::Int8) unless this is [`F32`](Self::F32), and those
-/// with weights of other formats in float32; what follows is about products of more rows.
+/// with weights of other formats in float32; what follows is about products of more rows. Where a GPU's tensor
+/// cores have instructions for the type (CUDA), that is from three rows on if the weights are stored in it, and
+/// from five on if they are packed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default)]
 pub enum Precision {
     /// float32 throughout.
@@ -32,7 +34,7 @@ pub enum Precision {
 }
 
 impl Precision {
-    /// The type of the operands of a GPU's products of more than [`MATVEC_ROWS`] rows.
+    /// The type of the operands of a GPU's products of many rows.
     pub(crate) fn of_many_rows(self) -> FloatDType {
         match self {
             Self::BF16 => FloatDType::BF16,
@@ -151,7 +153,7 @@ pub(crate) trait FusedLinearOps: Backend {
     /// [`LinearOps::linear_into`] as `fusion` says; `norm_weight` (`[cols]`) and `residual`
     /// (`[m, stride]`) are read where it asks for them. Only products of at most [`MATVEC_ROWS`] rows, and
     /// with weights of whole 16-byte vectors, take a norm along; more rows are multiplied in the type
-    /// of x, and the output may have that type too.
+    /// of x, fewer on tensor cores in the one that `fusion` names, and the output may have that type too.
     #[allow(clippy::too_many_arguments)]
     fn linear_fused_into(
         x: FloatTensor<Self>,

@@ -30,8 +30,9 @@ const PLANE: u32 = 32;
 const ROWS: u32 = 16;
 /// Units that share a row.
 const LANES: u32 = 4;
-/// Fewest columns for which it pays: packed weights meet fewer rounded to bytes sooner than they are unpacked.
+/// Fewest columns for which it pays.
 const FEWEST: usize = 3;
+/// The same of packed weights, which meet fewer columns rounded to bytes sooner than they are unpacked.
 const FEWEST_OF_PACKED: usize = 5;
 
 /// How a product is laid out over planes, and what rides along.
@@ -128,9 +129,16 @@ pub(super) fn launch(
     let MatrixSpec { format, rows, cols } = spec;
     let [m, stride] = dims(out);
     let x_vector = if x.dtype == DType::F32 { 4 } else { floats::VECTOR };
-    let (activation, residual_rides) = (fusion.activation, fusion.residual);
-    let (m, cols, norm) = (m as u32, cols as u32, fusion.norm_eps.is_some());
-    let plan = Plan { format, m, cols, split: 1, x_vector, norm, activation, residual: residual_rides };
+    let plan = Plan {
+        format,
+        m: m as u32,
+        cols: cols as u32,
+        split: 1,
+        x_vector,
+        norm: fusion.norm_eps.is_some(),
+        activation: fusion.activation,
+        residual: fusion.residual,
+    };
     let ahead = if format.is_float() { floats::AHEAD / 2 } else { packed::AHEAD };
     let split = (plan.steps() / ahead).clamp(1, PLANES);
     let plan = Plan { split: 1 << split.ilog2(), ..plan };
@@ -178,7 +186,7 @@ pub(super) fn launch(
                 norm_weight.into_buffer_arg(),
                 residual.into_buffer_arg(),
                 out.clone().into_buffer_arg(),
-                planes(format, blocks(format, rows * spec.cols)),
+                planes(format, blocks(format, rows * cols)),
                 code_exponent(format),
                 eps,
                 outputs,
