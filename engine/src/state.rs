@@ -122,7 +122,7 @@ impl KvCache {
     }
 
     /// Norms and rotates a merged projection, writes its keys and values and attends; see
-    /// [`ops::rope_attention`]. Returns `[m, heads head_dim]`.
+    /// [`ops::rope_attention`], also for the `gate`. Returns `[m, heads head_dim]`.
     #[allow(clippy::too_many_arguments)]
     pub fn attend(
         &mut self,
@@ -134,6 +134,7 @@ impl KvCache {
         slots: Tensor<1, Int>,
         rope: RopeSpec,
         attention: AttentionSpec,
+        gate: Option<usize>,
     ) -> Tensor<2> {
         // Batches are filled up to a power of two.
         let most_rows = self.k.dims()[0].next_power_of_two();
@@ -142,7 +143,7 @@ impl KvCache {
         let k = std::mem::replace(&mut self.k, self.placeholder.clone());
         let v = std::mem::replace(&mut self.v, self.placeholder.clone());
         let (out, k, v) =
-            ops::rope_attention(qkv, q_norm, k_norm, table, positions, slots, k, v, arrivals, rope, attention);
+            ops::rope_attention(qkv, q_norm, k_norm, table, positions, slots, k, v, arrivals, rope, attention, gate);
         self.k = k;
         self.v = v;
         out

@@ -254,15 +254,16 @@ fn decode_attention_equals_its_parts() {
                 (None, DType::F16, 4e-3),
             ] {
                 let mut noise = Noise(d as u64);
-                // One row's keys are many enough to be shared among cubes.
-                let (slots, capacity) = (4, 650);
+                // One row's keys are many enough to be shared among cubes, and to be merged by others.
+                let (slots, capacity) = (4, 1300);
                 let shape = [slots, kv_heads, capacity, d];
                 let caches = [(); 2].map(|()| noise.floats(shape.iter().product()));
-                let (positions, rows) = (vec![0, 649, 128, 31], vec![2, 0, 1, 3]);
+                let (positions, rows) = (vec![0, 1299, 128, 31], vec![2, 0, 1, 3]);
                 let m = positions.len();
                 // Every other case turns half of a head, and has columns after the projection.
                 let rotary = if case % 2 == 0 { d } else { d / 2 };
-                let width = (heads + 2 * kv_heads) * d + case % 2 * 12;
+                let gate = (case % 3 > 0).then_some((heads + 2 * kv_heads) * d + case % 2 * 12);
+                let width = gate.map_or((heads + 2 * kv_heads) * d + case % 2 * 12, |gate| gate + heads * d + 4);
                 let qkv = noise.floats(m * width).iter().map(|v| v * 2.0).collect::<Vec<_>>();
                 let (q_norm, k_norm) = (noise.floats(d), noise.floats(d));
                 let table = noise.floats(capacity * rotary);
@@ -282,12 +283,12 @@ fn decode_attention_equals_its_parts() {
                     Tensor::<1>::from_data(data, (device, dtype)).reshape(shape)
                 };
                 let (positions, rows) = (ints(&positions, device), ints(&rows, device));
-                let qkv = || tensor(&qkv, [m, width], device);
+                let projection = || tensor(&qkv, [m, width], device);
                 let norms = || (tensor(&q_norm, [d], device), tensor(&k_norm, [d], device));
                 let table = || tensor(&table, [capacity, rotary], device);
                 let arrivals = ints(&vec![0; m * heads], device);
                 let (found, found_k, found_v) = ops::rope_attention(
-                    qkv(),
+                    projection(),
                     norms().0,
                     norms().1,
                     table(),
@@ -298,9 +299,10 @@ fn decode_attention_equals_its_parts() {
                     arrivals.clone(),
                     rope,
                     spec,
+                    gate,
                 );
                 let (q, k, v) = ops::rope_append(
-                    qkv(),
+                    projection(),
                     norms().0,
                     norms().1,
                     table(),
@@ -310,11 +312,16 @@ fn decode_attention_equals_its_parts() {
                     cache(1),
                     rope,
                 );
-                let expected = ops::attention(q, k.clone(), v.clone(), positions, rows, spec);
-                let what = format!("{name} {rope:?} {spec:?} {dtype:?}");
+                let mut expected = floats(ops::attention(q, k.clone(), v.clone(), positions, rows, spec));
+                if let Some(gate) = gate {
+                    for (out, qkv) in expected.chunks_exact_mut(heads * d).zip(qkv.chunks_exact(width)) {
+                        out.iter_mut().zip(&qkv[gate..]).for_each(|(out, gate)| *out /= 1.0 + (-gate).exp());
+                    }
+                }
+                let what = format!("{name} {rope:?} {spec:?} {dtype:?} gate {gate:?}");
                 let left = arrivals.into_data().try_to_vec::<i32>().unwrap();
                 assert!(left.iter().all(|count| *count == 0), "{what}: {left:?} arrived");
-                close(&what, &floats(found), &floats(expected), bound);
+                close(&what, &floats(found), &expected, bound);
                 close(&what, &floats(found_k.cast(DType::F32)), &floats(k.cast(DType::F32)), bound);
                 close(&what, &floats(found_v.cast(DType::F32)), &floats(v.cast(DType::F32)), bound);
             }

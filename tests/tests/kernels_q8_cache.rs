@@ -95,6 +95,7 @@ impl Layer {
             ints(&vec![0; rows.len() * self.rope.heads], device),
             self.rope,
             AttentionSpec { consecutive, ..self.attention },
+            None,
         );
         (floats(out), [k, v])
     }

@@ -6,6 +6,7 @@ use burn::tensor::{Int, Tensor};
 
 use super::attention::{AttentionSpec, attention};
 use super::rope::{KvSource, RopeSpec, rope_append};
+use super::sigmoid_gate::{GateScope, sigmoid_gate};
 use super::weight::is_cpu;
 
 #[backend_extension(Cube: cfg(feature = "cube"))]
@@ -23,6 +24,7 @@ pub(crate) trait DecodeAttentionOps: Backend {
         arrivals: IntTensor<Self>,
         rope: RopeSpec,
         attention: AttentionSpec,
+        gate: Option<usize>,
     ) -> (FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>);
 }
 
@@ -34,6 +36,8 @@ pub(crate) trait DecodeAttentionOps: Backend {
 /// `[slots, kv_heads, capacity, head_dim]`. `arrivals` holds zeros, one for each row and query head or more,
 /// and holds them again afterwards: what shares a row's keys counts itself there. Returns
 /// `[m, heads head_dim]` and the caches, written in place.
+///
+/// From column `gate` on, if there is one, qkv has as many gates as there are outputs, which their sigmoids scale.
 ///
 /// # Panics
 /// When there are fewer `arrivals`.
@@ -50,9 +54,10 @@ pub fn rope_attention(
     arrivals: Tensor<1, Int>,
     rope: RopeSpec,
     spec: AttentionSpec,
+    gate: Option<usize>,
 ) -> (Tensor<2>, Tensor<4>, Tensor<4>) {
     // Its loads are four elements wide.
-    let widths = [spec.head_dim / 2, table.dims()[1] / 2, qkv.dims()[1]];
+    let widths = [spec.head_dim / 2, table.dims()[1] / 2, qkv.dims()[1], gate.unwrap_or(0)];
     let one_kernel = rope.kv == KvSource::Projected && widths.iter().all(|width| width % 4 == 0);
     if one_kernel && !spec.consecutive && !is_cpu(&qkv.device()) {
         assert!(arrivals.dims()[0] >= qkv.dims()[0] * spec.heads, "{:?} arrivals", arrivals.dims());
@@ -68,9 +73,16 @@ pub fn rope_attention(
             arrivals.into_dispatch(),
             rope,
             spec,
+            gate,
         );
         return (Tensor::from_dispatch(out), Tensor::from_dispatch(k), Tensor::from_dispatch(v));
     }
+    let gated = gate.map(|gate| (gate, qkv.clone()));
     let (q, k, v) = rope_append(qkv, q_norm, k_norm, table, positions.clone(), slots.clone(), k_cache, v_cache, rope);
-    (attention(q, k.clone(), v.clone(), positions, slots, spec), k, v)
+    let out = attention(q, k.clone(), v.clone(), positions, slots, spec);
+    let out = match gated {
+        Some((gate, qkv)) => sigmoid_gate(out, qkv, gate, GateScope::Element),
+        None => out,
+    };
+    (out, k, v)
 }

@@ -5,7 +5,7 @@ use atelico_engine::model::Step;
 use atelico_engine::nn::{Linear, RmsNorm, Rope};
 use atelico_engine::state::KvCache;
 use atelico_engine::{Error, Result};
-use atelico_kernels::ops::{self, AttentionSpec, GateScope, KvSource, RopePairing, RopeSpec};
+use atelico_kernels::ops::{AttentionSpec, KvSource, RopePairing, RopeSpec};
 use burn::tensor::Tensor;
 
 /// Shape and options of an attention layer.
@@ -124,8 +124,8 @@ impl Attention {
     }
 
     fn attend(&self, qkv: Tensor<2>, step: &Step, cache: &mut KvCache) -> Tensor<2> {
-        let attended = cache.attend(
-            qkv.clone(),
+        cache.attend(
+            qkv,
             self.q_norm.clone(),
             self.k_norm.clone(),
             self.rope.table().clone(),
@@ -133,10 +133,7 @@ impl Attention {
             step.slots.clone(),
             self.rope_spec,
             AttentionSpec { consecutive: step.consecutive, ..self.spec },
-        );
-        match self.gate_offset {
-            Some(offset) => ops::sigmoid_gate(attended, qkv, offset, GateScope::Element),
-            None => attended,
-        }
+            self.gate_offset,
+        )
     }
 }

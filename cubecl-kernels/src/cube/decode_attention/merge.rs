@@ -3,9 +3,14 @@
 use cubecl::prelude::*;
 
 use super::MASKED;
+use crate::cube::dependent::{begin_next, wait_for_launches};
 
 /// Partial results that a unit loads at once.
 const AT_ONCE: u32 = 8;
+/// Bytes of partial results that one cube merges in the time that a launch takes.
+const MERGED_ALONE: u32 = 64 << 10;
+/// Vectors that a cube of such a launch merges, where heads consist of as many.
+const MERGED_EACH: u32 = 16;
 
 /// How a row's keys are shared out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -29,6 +34,8 @@ pub(super) struct Split {
     pub(super) alone: u32,
     /// The last cube of a row merges, where cubes see what others wrote.
     pub(super) folds: bool,
+    /// Column of the projection where gates of the outputs begin.
+    pub(super) gate: Option<u32>,
 }
 
 impl Split {
@@ -42,9 +49,32 @@ impl Split {
         self.group * self.d / 4
     }
 
+    /// Decides who merges, and leaves those who do no last round of loads for a few parts.
+    pub(super) fn merged_well(mut self) -> Self {
+        self.folds &= self.splits * self.vectors() * 16 <= MERGED_ALONE;
+        let round = self.deep() * AT_ONCE;
+        if self.splits > round {
+            self.splits -= self.splits % round;
+        }
+        self
+    }
+
+    /// Vectors that a cube merges: those of its heads, or where merging is a launch of its own, a few of one.
+    pub(super) fn merged(self) -> u32 {
+        let length = self.d / 4;
+        let divides = |count: &u32| length.is_multiple_of(*count);
+        if self.folds { self.vectors() } else { (1..=MERGED_EACH).rev().find(divides).unwrap_or(1) }
+    }
+
+    /// Heads that a cube merges, wholly or in part.
+    fn merged_heads(self) -> u32 {
+        self.merged().div_ceil(self.d / 4)
+    }
+
     /// Units that share the partial results of the same vector.
     fn deep(self) -> u32 {
-        (self.units() / self.vectors()).clamp(1, self.planes)
+        // As many as what planes have found leaves room for.
+        (self.units() / self.merged()).clamp(1, self.planes)
     }
 }
 
@@ -80,6 +110,20 @@ impl<N: Size> Found<N> {
     }
 }
 
+/// What scales vector `at` of a row's outputs.
+#[cube]
+fn gate_of<N: Size>(qkv: &[Vector<f32, N>], width: u32, at: u32, #[comptime] gate: Option<u32>) -> Vector<f32, N> {
+    let mut scale = Vector::<f32, N>::new(1.0f32);
+    if comptime!(gate.is_some()) {
+        let gates = qkv[((CUBE_POS_Y * width + comptime!(gate.unwrap_or(0))) / 4 + at) as usize];
+        #[unroll]
+        for i in 0..4usize {
+            scale.insert(i, 1.0f32 / (1.0f32 + f32::exp(-gates.extract(i))));
+        }
+    }
+    scale
+}
+
 /// Merges what the planes of a cube have `found` for the heads from `head0` of the row on, and where other cubes
 /// have a part, what all have, if this is the last of them. `arrivals` counts them; it is zero before and after.
 #[cube]
@@ -91,11 +135,13 @@ pub(super) fn finish<N: Size>(
     partial: &mut [Vector<f32, N>],
     stats: &mut [f32],
     arrivals: &mut [Atomic<i32>],
+    qkv: &[Vector<f32, N>],
     out: &mut [Vector<f32, N>],
+    width: u32,
     #[comptime] split: Split,
 ) {
     sync_cube();
-    merge_planes(found, head0, used, partial, stats, out, split);
+    merge_planes(found, head0, used, partial, stats, qkv, out, width, split);
     if comptime!(split.folds && split.splits > 1) {
         if used > 1 {
             let mut arrived = Shared::<[i32]>::new_slice(1usize);
@@ -108,7 +154,7 @@ pub(super) fn finish<N: Size>(
             }
             sync_storage();
             if u32::cast_from(arrived[0]) == used - 1 {
-                merge_parts(found, head0, used, partial, stats, out, split);
+                merge_parts(found, head0 * comptime!(split.d / 4), used, partial, stats, qkv, out, width, split);
                 if first {
                     arrivals[counter].store(0i32);
                 }
@@ -126,7 +172,9 @@ fn merge_planes<N: Size>(
     used: u32,
     partial: &mut [Vector<f32, N>],
     stats: &mut [f32],
+    qkv: &[Vector<f32, N>],
     out: &mut [Vector<f32, N>],
+    width: u32,
     #[comptime] split: Split,
 ) {
     let (group, length) = comptime!((split.group, split.d / 4));
@@ -149,7 +197,8 @@ fn merge_planes<N: Size>(
         }
         let head = CUBE_POS_Y * split.heads + head0 + h;
         if used == 1 {
-            out[(head * length + i % length) as usize] = value * Vector::new(1.0f32 / sum);
+            let gate = gate_of(qkv, width, (head0 + h) * length + i % length, split.gate);
+            out[(head * length + i % length) as usize] = value * Vector::new(1.0f32 / sum) * gate;
         } else {
             let at = head * split.splits + CUBE_POS_Z;
             partial[(at * length + i % length) as usize] = value;
@@ -162,27 +211,31 @@ fn merge_planes<N: Size>(
     }
 }
 
-/// Merges the parts of `used` cubes.
+/// Merges the parts of `used` cubes: the vectors of the row from `first` on.
 #[cube]
 #[allow(clippy::too_many_arguments)]
 fn merge_parts<N: Size>(
     found: &mut Found<N>,
-    head0: u32,
+    first: u32,
     used: u32,
     partial: &mut [Vector<f32, N>],
     stats: &mut [f32],
+    qkv: &[Vector<f32, N>],
     out: &mut [Vector<f32, N>],
+    width: u32,
     #[comptime] split: Split,
 ) {
-    let (length, vectors, deep) = comptime!((split.d / 4, split.vectors(), split.deep()));
+    let (length, vectors, deep) = comptime!((split.d / 4, split.merged(), split.deep()));
+    let heads = comptime!(split.merged_heads());
     let unit = UNIT_POS_Y * split.plane + UNIT_POS_X;
     #[unroll]
-    for pass in 0..comptime!(split.vectors().div_ceil(split.units())) {
+    for pass in 0..comptime!(split.merged().div_ceil(split.units())) {
         let turn = unit / vectors;
-        let vector = pass * comptime!(split.units()) + unit % vectors;
-        let takes_part = turn < deep && vector < vectors;
-        let h = vector / length;
-        let at = (CUBE_POS_Y * split.heads + head0 + h) * split.splits;
+        let here = pass * comptime!(split.units()) + unit % vectors;
+        let takes_part = turn < deep && here < vectors;
+        let (h, vector) = (here / length, first + here);
+        let head = CUBE_POS_Y * split.heads + vector / length;
+        let at = head * split.splits;
         let mut largest = MASKED.runtime();
         let mut sum = 0.0f32;
         let mut value = Vector::<f32, N>::new(0.0f32);
@@ -216,9 +269,9 @@ fn merge_parts<N: Size>(
         }
         if comptime!(deep > 1) {
             if takes_part {
-                found.values[(turn * vectors + vector) as usize] = value;
-                if vector % length == 0 {
-                    let to = (turn * split.group + h) * 2;
+                found.values[(turn * vectors + here) as usize] = value;
+                if here % length == 0 {
+                    let to = (turn * heads + h) * 2;
                     found.stats[to as usize] = largest;
                     found.stats[(to + 1) as usize] = sum;
                 }
@@ -227,38 +280,43 @@ fn merge_parts<N: Size>(
             if turn == 0 {
                 #[unroll]
                 for i in 1..deep {
-                    largest = max(largest, found.stats[((i * split.group + h) * 2) as usize]);
+                    largest = max(largest, found.stats[((i * heads + h) * 2) as usize]);
                 }
                 sum = 0.0f32;
                 value = Vector::new(0.0f32);
                 #[unroll]
                 for i in 0..deep {
-                    let from = (i * split.group + h) * 2;
+                    let from = (i * heads + h) * 2;
                     let weight = f32::exp(found.stats[from as usize] - largest);
                     sum += weight * found.stats[(from + 1) as usize];
-                    value += found.values[(i * vectors + vector) as usize] * Vector::new(weight);
+                    value += found.values[(i * vectors + here) as usize] * Vector::new(weight);
                 }
             }
         }
-        if turn == 0 && vector < vectors {
-            let head = CUBE_POS_Y * split.heads + head0 + h;
-            out[(head * length + vector % length) as usize] = value * Vector::new(1.0f32 / sum);
+        if turn == 0 && here < vectors {
+            let gate = gate_of(qkv, width, vector, split.gate);
+            out[(head * length + vector % length) as usize] = value * Vector::new(1.0f32 / sum) * gate;
         }
     }
 }
 
 /// [`merge_parts`] in a launch of its own.
 #[cube(launch_unchecked)]
+#[allow(clippy::too_many_arguments)]
 pub(super) fn merge<N: Size>(
     partial: &mut [Vector<f32, N>],
     stats: &mut [f32],
     positions: &[i32],
+    qkv: &[Vector<f32, N>],
     out: &mut [Vector<f32, N>],
+    width: u32,
     #[comptime] split: Split,
 ) {
-    let mut found = Found::<N>::new(split);
+    begin_next();
+    wait_for_launches();
+    let mut found = Found::<N>::new(comptime!(Split { group: 1, ..split }));
     let used = used_splits(u32::cast_from(positions[CUBE_POS_Y as usize]), split);
     if used > 1 {
-        merge_parts(&mut found, CUBE_POS_X * split.group, used, partial, stats, out, split);
+        merge_parts(&mut found, CUBE_POS_X * comptime!(split.merged()), used, partial, stats, qkv, out, width, split);
     }
 }

@@ -1,7 +1,7 @@
-//! Attention of a decode step in one launch: head norms, rotary embedding, cache write, softmax.
+//! Attention of a decode step in one launch: head norms, rotary embedding, cache write, softmax, output gate.
 //!
 //! The keys of a row are split over the planes of a cube, and over cubes, each with a softmax of its own
-//! keys; the cube that is done last merges them. Scores and values are computed on tensor cores where they
+//! keys; the cube that is done last merges them, or where that is much for one, a launch of its own. Scores and values are computed on tensor cores where they
 //! take the cache's type, else by the units themselves.
 #![allow(unsafe_code)]
 
@@ -40,15 +40,17 @@ impl DecodeAttentionOps for CubeBackend {
         arrivals: CubeTensor,
         rope: RopeSpec,
         attention: AttentionSpec,
+        gate: Option<usize>,
     ) -> (CubeTensor, CubeTensor, CubeTensor) {
         let qkv = contiguous(qkv);
         let [rows, width] = dims(&qkv);
         let [_, rotary] = dims(&table);
         let [_, _, capacity, _] = dims(&k_cache);
         let AttentionSpec { heads, head_dim, scale, .. } = attention;
-        let plan = match tensor_cores::Plan::new(&attention, &rope, rotary, &k_cache, rows) {
+        let gate = gate.map(|gate| gate as u32);
+        let plan = match tensor_cores::Plan::new(&attention, &rope, rotary, gate, &k_cache, rows) {
             Some(plan) => Plan::TensorCores(plan),
-            None => Plan::Units(units::Plan::new(&attention, &rope, rotary, &k_cache, rows)),
+            None => Plan::Units(units::Plan::new(&attention, &rope, rotary, gate, &k_cache, rows)),
         };
         let split = match &plan {
             Plan::TensorCores(plan) => plan.split,
@@ -80,7 +82,7 @@ impl DecodeAttentionOps for CubeBackend {
                     dim,
                     tensor_cores::VECTOR as usize,
                     4,
-                    qkv.into_buffer_arg(),
+                    qkv.clone().into_buffer_arg(),
                     q_norm.into_buffer_arg(),
                     k_norm.into_buffer_arg(),
                     table.into_buffer_arg(),
@@ -105,7 +107,7 @@ impl DecodeAttentionOps for CubeBackend {
                     dim,
                     4,
                     plan.width(),
-                    qkv.into_buffer_arg(),
+                    qkv.clone().into_buffer_arg(),
                     q_norm.into_buffer_arg(),
                     k_norm.into_buffer_arg(),
                     table.into_buffer_arg(),
@@ -130,13 +132,15 @@ impl DecodeAttentionOps for CubeBackend {
             if splits > 1 && !split.folds {
                 merge::merge::launch_unchecked(
                     &out.client,
-                    CubeCount::Static(split.heads / split.group, rows as u32, 1),
+                    CubeCount::Static(split.heads * split.d / 4 / split.merged(), rows as u32, 1),
                     dim,
                     4,
                     partial.into_buffer_arg(),
                     stats.into_buffer_arg(),
                     positions.into_buffer_arg(),
+                    qkv.into_buffer_arg(),
                     out.clone().into_buffer_arg(),
+                    width,
                     split,
                 );
             }
@@ -150,7 +154,8 @@ fn folds(tensor: &CubeTensor) -> bool {
     tensor.client.properties().features.device_memory_scope
 }
 
-/// Processors of the device of `tensor`, or a guess.
+/// Processors of the device of `tensor`; where it does not say, as many as a good graphics card has: with
+/// fewer, cubes wait for each other.
 fn processors(tensor: &CubeTensor) -> usize {
-    tensor.client.properties().hardware.num_streaming_multiprocessors.unwrap_or(16) as usize
+    tensor.client.properties().hardware.num_streaming_multiprocessors.unwrap_or(64) as usize
 }

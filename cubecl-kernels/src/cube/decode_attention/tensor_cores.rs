@@ -27,10 +27,12 @@ const PLANES: u32 = 8;
 const LANES: u32 = 4;
 /// Most cubes that share a row's keys.
 const MAX_SPLITS: usize = 128;
-/// Steps that a cube takes by itself: to merge two cubes takes longer. Those of the longest heads, which wait for
-/// every load, are shared at once.
+/// Steps that a cube takes by itself: to merge two cubes takes longer. Those of the longest heads, of which
+/// registers hold one tile, are shared at once.
 const ALONE: u32 = 4;
-/// Elements of a head whose values a plane loads at once.
+/// Units of a plane.
+const PLANE: u32 = 32;
+/// Elements of a head whose values a plane's units hold in one load each per key.
 const SPAN: u32 = NARROW * VECTOR;
 
 /// How a layer's decode attention is laid out.
@@ -48,6 +50,7 @@ impl Plan {
         attention: &AttentionSpec,
         rope: &RopeSpec,
         rotary: usize,
+        gate: Option<u32>,
         cache: &CubeTensor,
         rows: usize,
     ) -> Option<Self> {
@@ -74,13 +77,15 @@ impl Plan {
             d,
             window: window.unwrap_or(0) as u32,
             planes: PLANES,
-            plane: 32,
+            plane: PLANE,
             keys,
             splits: splits as u32,
             alone: if d > 2 * SPAN { 1 } else { ALONE },
             folds: folds(cache),
-        };
-        let head = HeadPlan { width: VECTOR, lanes: LANES, ..HeadPlan::new(head_dim, rotary, rope, cache, 32) };
+            gate,
+        }
+        .merged_well();
+        let head = HeadPlan { width: VECTOR, lanes: LANES, ..HeadPlan::new(head_dim, rotary, rope, cache, PLANE) };
         Some(Self { kv_heads: kv_heads as u32, head, split })
     }
 
@@ -99,9 +104,9 @@ impl Plan {
         self.split.d / FRAGMENT
     }
 
-    /// Whether a tile is loaded while the one before is multiplied: registers hold two of short heads. Of
-    /// long ones they hold a part, loaded just before it is multiplied.
-    fn ahead(self) -> bool {
+    /// Whether registers hold two tiles and the queries. Of long heads they hold one tile, whose keys and then
+    /// values make room for the next one's as soon as they are multiplied; the queries lie in shared memory.
+    fn short(self) -> bool {
         self.split.d <= 2 * SPAN
     }
 }
@@ -130,7 +135,7 @@ fn key_of(lane: u32, #[comptime] i: u32) -> u32 {
     lane % 4 * 2 + comptime!(i % 2 + i / 2 * NARROW)
 }
 
-/// Sixteen keys and their values as a unit holds them, or the part that is multiplied next.
+/// Sixteen keys and their values as a unit holds them.
 #[derive(CubeType)]
 struct Tile<F: Float, N: Size> {
     /// `loads` vectors of key `lane / 4`, then of the one eight further.
@@ -153,66 +158,37 @@ struct Place {
 #[cube]
 impl<F: Float, N: Size> Tile<F, N> {
     fn new(#[comptime] plan: Plan) -> Tile<F, N> {
-        let parts = comptime!(if plan.ahead() { (2, plan.spans()) } else { (1, 1) });
         Tile::<F, N> {
-            keys: Array::<Vector<F, N>>::new(comptime!((parts.0 * plan.loads()) as usize)),
-            values: Array::<Vector<F, N>>::new(comptime!((parts.1 * 4) as usize)),
+            keys: Array::<Vector<F, N>>::new(comptime!((2 * plan.loads()) as usize)),
+            values: Array::<Vector<F, N>>::new(comptime!((4 * plan.spans()) as usize)),
         }
     }
 
-    /// Brings half of the keys.
-    fn load_keys(
-        &mut self,
-        k_cache: &mut [Vector<F, N>],
-        place: &Place,
-        #[comptime] half: u32,
-        #[comptime] plan: Plan,
-    ) {
-        let key = place.first + min(half * NARROW + UNIT_POS_X / 4, place.seen - 1);
-        let at = (place.cache + key) * comptime!(plan.split.d / VECTOR) + UNIT_POS_X % 4;
-        let to = comptime!(if plan.ahead() { half * plan.loads() } else { 0 });
+    fn load_keys(&mut self, k_cache: &mut [Vector<F, N>], place: &Place, #[comptime] plan: Plan) {
         #[unroll]
-        for i in 0..comptime!(plan.loads()) {
-            self.keys[comptime!((to + i) as usize)] = k_cache[(at + i * LANES) as usize];
+        for half in 0..2u32 {
+            let key = place.first + min(half * NARROW + UNIT_POS_X / 4, place.seen - 1);
+            let at = (place.cache + key) * comptime!(plan.split.d / VECTOR) + UNIT_POS_X % 4;
+            #[unroll]
+            for i in 0..comptime!(plan.loads()) {
+                self.keys[comptime!((half * plan.loads() + i) as usize)] = k_cache[(at + i * LANES) as usize];
+            }
         }
     }
 
-    /// Brings a span of the values.
-    fn load_values(
-        &mut self,
-        v_cache: &mut [Vector<F, N>],
-        place: &Place,
-        #[comptime] span: u32,
-        #[comptime] plan: Plan,
-    ) {
-        let to = comptime!(if plan.ahead() { span * 4 } else { 0 });
+    fn load_values(&mut self, v_cache: &mut [Vector<F, N>], place: &Place, #[comptime] plan: Plan) {
         #[unroll]
         for i in 0..4u32 {
             let key = place.first + min(key_of(UNIT_POS_X, i), place.seen - 1);
-            let at = (place.cache + key) * comptime!(plan.split.d / VECTOR) + UNIT_POS_X / 4 + span * NARROW;
-            self.values[comptime!((to + i) as usize)] = v_cache[at as usize];
+            let at = (place.cache + key) * comptime!(plan.split.d / VECTOR) + UNIT_POS_X / 4;
+            #[unroll]
+            for span in 0..comptime!(plan.spans()) {
+                self.values[comptime!((span * 4 + i) as usize)] = v_cache[(at + span * NARROW) as usize];
+            }
         }
     }
 
-    /// Brings all of it.
-    fn load(
-        &mut self,
-        k_cache: &mut [Vector<F, N>],
-        v_cache: &mut [Vector<F, N>],
-        place: &Place,
-        #[comptime] plan: Plan,
-    ) {
-        #[unroll]
-        for half in 0..2u32 {
-            self.load_keys(k_cache, place, half, plan);
-        }
-        #[unroll]
-        for span in 0..comptime!(plan.spans()) {
-            self.load_values(v_cache, place, span, plan);
-        }
-    }
-
-    /// Makes it the other, where all of it is held.
+    /// Makes it the other.
     fn take(&mut self, other: &Tile<F, N>, #[comptime] plan: Plan) {
         #[unroll]
         for i in 0..comptime!(2 * plan.loads()) {
@@ -227,10 +203,12 @@ impl<F: Float, N: Size> Tile<F, N> {
 
 /// A running softmax of the query heads of a cube over the keys of a plane.
 #[derive(CubeType)]
-struct Running<F: Float> {
+struct Running<F: Float, N: Size> {
     /// Registers of the products' first matrix: a step's elements of query `lane / 4`, and eight rows below what
-    /// rounding took from them.
+    /// rounding took from them. Empty where they lie in `shared`.
     queries: Sequence<Array<Vector<F, Pair>>>,
+    /// The same of long heads, `[steps, lanes]`: those of a cube's planes are alike.
+    shared: Shared<[Vector<F, N>]>,
     /// Of query `lane / 4`; the sum is that of the unit's own keys.
     maximum: f32,
     sum: f32,
@@ -239,10 +217,12 @@ struct Running<F: Float> {
 }
 
 #[cube]
-impl<F: Float> Running<F> {
+impl<F: Float, N: Size> Running<F, N> {
     /// `q` holds the unit's slice of its query, already scaled.
-    fn new(q: &Array<f32>, #[comptime] plan: Plan) -> Running<F> {
+    fn new(q: &Array<f32>, #[comptime] plan: Plan) -> Running<F, N> {
         let mut queries = Sequence::<Array<Vector<F, Pair>>>::new();
+        let shared_steps = comptime!(if plan.short() { 0 } else { plan.steps() });
+        let mut shared = Shared::<[Vector<F, N>]>::new_slice(comptime!((shared_steps * PLANE).max(1) as usize));
         #[unroll]
         for step in 0..comptime!(plan.steps()) {
             let mut registers = Array::<Vector<F, Pair>>::new(4usize);
@@ -260,92 +240,113 @@ impl<F: Float> Running<F> {
                 registers[comptime!((half * 2) as usize)] = rounded;
                 registers[comptime!((half * 2 + 1) as usize)] = rest;
             }
-            queries.push(registers);
+            if comptime!(plan.short()) {
+                queries.push(registers);
+            } else if UNIT_POS_Y == 0 {
+                let mut eight = Vector::<F, N>::empty();
+                #[unroll]
+                for i in 0..VECTOR {
+                    let pair = registers[comptime!((i / 2) as usize)];
+                    eight.insert(comptime!(i as usize), pair.extract(comptime!((i % 2) as usize)));
+                }
+                shared[(step * PLANE + UNIT_POS_X) as usize] = eight;
+            }
+        }
+        if comptime!(!plan.short()) {
+            sync_cube();
         }
         let values = zeros(comptime!(plan.steps()));
-        Running::<F> { queries, maximum: MASKED.runtime(), sum: 0.0f32.runtime(), values }
+        Running::<F, N> { queries, shared, maximum: MASKED.runtime(), sum: 0.0f32.runtime(), values }
     }
 
-    /// Adds a tile, already loaded where [`Plan::ahead`] says so.
-    fn add<N: Size>(
-        &mut self,
-        tile: &mut Tile<F, N>,
-        k_cache: &mut [Vector<F, N>],
-        v_cache: &mut [Vector<F, N>],
-        place: &Place,
-        #[comptime] plan: Plan,
-    ) {
-        let definition = MmaDefinition::<F, F, f32>::new(16usize, 8usize, 16usize);
-        let (lane, seen) = (UNIT_POS_X, place.seen);
-        // Scores of query `lane / 4` with the keys of `key_of`.
-        let mut scores = Array::<f32>::new(4usize);
-        let mut largest = self.maximum;
-        #[unroll]
-        for half in 0..2u32 {
-            if comptime!(!plan.ahead()) {
-                tile.load_keys(k_cache, place, half, plan);
-            }
-            let from = comptime!(if plan.ahead() { half * plan.loads() } else { 0 });
-            let mut sum = Array::<Vector<f32, Pair>>::new(2usize);
-            sum[0] = Vector::new(0.0f32);
-            sum[1] = Vector::new(0.0f32);
+    /// The registers of a step's queries.
+    fn query(&self, #[comptime] step: u32, #[comptime] plan: Plan) -> Array<Vector<F, Pair>> {
+        let mut registers = Array::<Vector<F, Pair>>::new(4usize);
+        if comptime!(plan.short()) {
+            let held = self.queries.index(comptime!(step as usize));
             #[unroll]
-            for step in 0..comptime!(plan.steps()) {
-                let eight = tile.keys[comptime!((from + step / 2) as usize)];
+            for i in 0..4usize {
+                registers[i] = held[i];
+            }
+        } else {
+            let eight = self.shared[(step * PLANE + UNIT_POS_X) as usize];
+            #[unroll]
+            for i in 0..4u32 {
+                registers[comptime!(i as usize)] = pair_of(eight, i);
+            }
+        }
+        registers
+    }
+
+    /// Takes the keys of a tile into the softmax and returns what their values weigh, of query `lane / 4` those
+    /// of `key_of`.
+    fn score(&mut self, tile: &Tile<F, N>, seen: u32, #[comptime] plan: Plan) -> Array<Vector<F, Pair>> {
+        let definition = MmaDefinition::<F, F, f32>::new(16usize, 8usize, 16usize);
+        let lane = UNIT_POS_X;
+        if comptime!(!plan.short()) {
+            // Else the compiler brings all queries to registers, which are not there, before the first tile.
+            sync_plane();
+        }
+        let mut sums = zeros(2u32);
+        #[unroll]
+        for step in 0..comptime!(plan.steps()) {
+            let query = self.query(step, plan);
+            #[unroll]
+            for half in 0..2u32 {
+                let eight = tile.keys[comptime!((half * plan.loads() + step / 2) as usize)];
                 let mut key = Array::<Vector<F, Pair>>::new(2usize);
                 key[0] = pair_of(eight, comptime!(step % 2 * 2));
                 key[1] = pair_of(eight, comptime!(step % 2 * 2 + 1));
-                definition.execute_inplace(self.queries.index(comptime!(step as usize)), &key, &mut sum);
+                definition.execute_inplace(&query, &key, sums.index_mut(comptime!(half as usize)));
             }
-            #[unroll]
-            for j in 0..2u32 {
-                let i = comptime!(half * 2 + j);
-                let score = sum[0].extract(comptime!(j as usize)) + sum[1].extract(comptime!(j as usize));
-                let score = select(key_of(lane, i) < seen, score, MASKED);
-                scores[comptime!(i as usize)] = score;
-                largest = max(largest, score);
-            }
+        }
+        let mut scores = Array::<f32>::new(4usize);
+        let mut largest = self.maximum;
+        #[unroll]
+        for i in 0..4u32 {
+            let sum = sums.index(comptime!((i / 2) as usize));
+            let score = sum[0].extract(comptime!((i % 2) as usize)) + sum[1].extract(comptime!((i % 2) as usize));
+            let score = select(key_of(lane, i) < seen, score, MASKED);
+            scores[comptime!(i as usize)] = score;
+            largest = max(largest, score);
         }
         largest = max(largest, plane_shuffle_xor(largest, 1u32));
         largest = max(largest, plane_shuffle_xor(largest, 2u32));
         self.raise(largest, plan);
-        #[unroll]
-        for i in 0..4u32 {
-            let weight = select(key_of(lane, i) < seen, f32::exp(scores[i as usize] - largest), 0.0f32);
-            scores[i as usize] = weight;
-            self.sum += weight;
-        }
-
         let mut weights = Array::<Vector<F, Pair>>::new(2usize);
         #[unroll]
         for half in 0..2u32 {
             let mut pair = Vector::<F, Pair>::empty();
             #[unroll]
             for j in 0..2u32 {
-                pair.insert(comptime!(j as usize), F::cast_from(scores[comptime!((half * 2 + j) as usize)]));
+                let i = comptime!(half * 2 + j);
+                let score = scores[comptime!(i as usize)];
+                let weight = select(key_of(lane, i) < seen, f32::exp(score - largest), 0.0f32);
+                self.sum += weight;
+                pair.insert(comptime!(j as usize), F::cast_from(weight));
             }
             weights[half as usize] = pair;
         }
+        weights
+    }
+
+    /// Adds the values of a tile, weighted.
+    fn weigh(&mut self, tile: &Tile<F, N>, weights: &Array<Vector<F, Pair>>, #[comptime] plan: Plan) {
+        let definition = MmaDefinition::<F, F, f32>::new(16usize, 8usize, 16usize);
         #[unroll]
         for span in 0..comptime!(plan.spans()) {
-            if comptime!(!plan.ahead()) {
-                tile.load_values(v_cache, place, span, plan);
-            }
-            let first = comptime!(if plan.ahead() { (span * 4) as usize } else { 0 });
             #[unroll]
             for i in 0..4u32 {
                 let mut elements = Array::<Vector<F, Pair>>::new(4usize);
                 #[unroll]
                 for half in 0..2u32 {
-                    let (a, b) = (
-                        tile.values[comptime!(first + (half * 2) as usize)],
-                        tile.values[comptime!(first + (half * 2 + 1) as usize)],
-                    );
+                    let first = comptime!((span * 4 + half * 2) as usize);
+                    let (a, b) = (tile.values[first], tile.values[comptime!(first + 1)]);
                     elements[comptime!((half * 2) as usize)] = across(a, b, comptime!(2 * i));
                     elements[comptime!((half * 2 + 1) as usize)] = across(a, b, comptime!(2 * i + 1));
                 }
                 let sum = self.values.index_mut(comptime!((span * 4 + i) as usize));
-                definition.execute_inplace(&elements, &weights, sum);
+                definition.execute_inplace(&elements, weights, sum);
             }
         }
     }
@@ -371,7 +372,7 @@ impl<F: Float> Running<F> {
         let mut dot = 0.0f32;
         #[unroll]
         for step in 0..comptime!(plan.steps()) {
-            let registers = self.queries.index(comptime!(step as usize));
+            let registers = self.query(step, plan);
             #[unroll]
             for i in 0..4u32 {
                 let half = comptime!((i / 2 * 2) as usize);
@@ -465,9 +466,11 @@ pub(super) fn attend<F: Float, N: Size, W: Size>(
         let turn = CUBE_POS_Z * PLANES + UNIT_POS_Y;
         let mut at = turn;
         let mut tile = Tile::<F, N>::new(plan);
-        if comptime!(plan.ahead()) {
-            if at < tiles {
-                tile.load(k_cache, v_cache, &place_of(cache, low, held, at), plan);
+        if at < tiles {
+            let place = place_of(cache, low, held, at);
+            tile.load_keys(k_cache, &place, plan);
+            if comptime!(plan.short()) {
+                tile.load_values(v_cache, &place, plan);
             }
         }
 
@@ -480,7 +483,7 @@ pub(super) fn attend<F: Float, N: Size, W: Size>(
         for i in 0..slice {
             q[i as usize] *= scale;
         }
-        let mut running = Running::<F>::new(&q, plan);
+        let mut running = Running::<F, N>::new(&q, plan);
         // The new key is the next in turn.
         if tiles % stride == turn {
             let k_base = qkv_row + comptime!(plan.split.heads * plan.split.d) + kv_head * d;
@@ -520,17 +523,34 @@ pub(super) fn attend<F: Float, N: Size, W: Size>(
                 }
             }
         }
+        if comptime!(!plan.short()) {
+            // Only here: what came before needs the registers.
+            if at < tiles {
+                tile.load_values(v_cache, &place_of(cache, low, held, at), plan);
+            }
+        }
         while at < tiles {
             let next = at + stride;
-            if comptime!(plan.ahead()) {
+            let seen = place_of(cache, low, held, at).seen;
+            if comptime!(plan.short()) {
                 let mut following = Tile::<F, N>::new(plan);
                 if next < tiles {
-                    following.load(k_cache, v_cache, &place_of(cache, low, held, next), plan);
+                    let place = place_of(cache, low, held, next);
+                    following.load_keys(k_cache, &place, plan);
+                    following.load_values(v_cache, &place, plan);
                 }
-                running.add(&mut tile, k_cache, v_cache, &place_of(cache, low, held, at), plan);
+                let weights = running.score(&tile, seen, plan);
+                running.weigh(&tile, &weights, plan);
                 tile.take(&following, plan);
             } else {
-                running.add(&mut tile, k_cache, v_cache, &place_of(cache, low, held, at), plan);
+                let weights = running.score(&tile, seen, plan);
+                if next < tiles {
+                    tile.load_keys(k_cache, &place_of(cache, low, held, next), plan);
+                }
+                running.weigh(&tile, &weights, plan);
+                if next < tiles {
+                    tile.load_values(v_cache, &place_of(cache, low, held, next), plan);
+                }
             }
             at = next;
         }
@@ -563,7 +583,7 @@ pub(super) fn attend<F: Float, N: Size, W: Size>(
                 }
             }
         }
-        finish(&mut found, head0, used, partial, stats, arrivals, out, plan.split);
+        finish(&mut found, head0, used, partial, stats, arrivals, qkv, out, width, plan.split);
     } else {
         wait_for_launches();
     }

@@ -41,6 +41,7 @@ impl Plan {
         attention: &AttentionSpec,
         rope: &RopeSpec,
         rotary: usize,
+        gate: Option<u32>,
         cache: &CubeTensor,
         rows: usize,
     ) -> Self {
@@ -65,7 +66,9 @@ impl Plan {
             splits: splits as u32,
             alone: 1,
             folds: folds(cache),
-        };
+            gate,
+        }
+        .merged_well();
         Self { kv_heads: kv_heads as u32, head, split, q8: is_q8(cache_width, head_dim) }
     }
 
@@ -441,6 +444,17 @@ pub(super) fn attend<F: Float, N: Size, W: Size>(
                 }
             }
         }
-        finish(&mut found, head0, used_splits(position, plan.split), partial, stats, arrivals, out, plan.split);
+        finish(
+            &mut found,
+            head0,
+            used_splits(position, plan.split),
+            partial,
+            stats,
+            arrivals,
+            qkv,
+            out,
+            width,
+            plan.split,
+        );
     }
 }

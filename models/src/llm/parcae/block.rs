@@ -137,6 +137,7 @@ impl CausalSelfAttention {
             step.slots.clone(),
             self.rope_spec,
             AttentionSpec { consecutive: step.consecutive, ..self.spec },
+            None,
         );
         self.c_proj.forward(attended)
     }
