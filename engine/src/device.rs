@@ -170,6 +170,7 @@ fn open(kind: DeviceKind, index: usize) -> Option<std::result::Result<OpenDevice
     {
         return Some(Err(problem));
     }
+    ops::prepare(&device);
     if kind != DeviceKind::Cpu && !ops::computes(&device) {
         return Some(Err("fails its first computation: its driver or kernel compiler is missing or broken".into()));
     }

@@ -54,7 +54,7 @@ pub use sample::{SAMPLE_PARAMS, SampleOutput, SampleSpec, SampleState, sample};
 pub use sigmoid_gate::{GateScope, sigmoid_gate};
 #[cfg(feature = "cuda")]
 pub use support::cuda_toolkit;
-pub use support::{computes, multiplies, stores};
+pub use support::{computes, multiplies, prepare, stores};
 pub use value_embed::add_value_embeds;
 pub use weight::{MatrixSpec, Weight, is_cpu};
 

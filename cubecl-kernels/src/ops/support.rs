@@ -2,6 +2,8 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
+#[cfg(any(feature = "vulkan", feature = "webgpu", feature = "metal"))]
+use burn::backend::DispatchDevice;
 use burn::backend::{Backend, DTypeUsage, Dispatch};
 use burn::tensor::{DType, Device, Tensor, TensorData};
 
@@ -14,6 +16,38 @@ pub fn stores(device: &Device, dtype: DType) -> bool {
 pub fn multiplies(device: &Device, dtype: DType) -> bool {
     let usage = Dispatch::dtype_usage(device.as_dispatch(), dtype);
     stores(device, dtype) && (usage.contains(DTypeUsage::Arithmetic) || usage.contains(DTypeUsage::Accelerated))
+}
+
+/// Launches that a device of `wgpu` is given at once: most steps are one submission, and a long prompt starts
+/// before all of it is recorded.
+#[cfg(any(feature = "vulkan", feature = "webgpu", feature = "metal"))]
+const LAUNCHES_AT_ONCE: usize = 128;
+
+/// Has a device of `wgpu` be given more launches at once than CubeCL's 32: every submission costs it a pause.
+/// Of no effect once the device is in use, as in an application that has set it up, and where
+/// `CUBECL_WGPU_MAX_TASKS` says how many.
+pub fn prepare(device: &Device) {
+    #[cfg(any(feature = "vulkan", feature = "webgpu", feature = "metal"))]
+    {
+        use std::sync::{Mutex, PoisonError};
+
+        use cubecl::wgpu::{AutoGraphicsApi, RuntimeOptions, WgpuDevice, try_init_setup};
+
+        static PREPARED: Mutex<Vec<WgpuDevice>> = Mutex::new(Vec::new());
+        let DispatchDevice::Cube(cubecl::Device::Wgpu(device)) = device.as_dispatch() else { return };
+        let mut prepared = PREPARED.lock().unwrap_or_else(PoisonError::into_inner);
+        if std::env::var_os("CUBECL_WGPU_MAX_TASKS").is_some() || prepared.contains(device) {
+            return;
+        }
+        prepared.push(device.clone());
+        if let Ok(options) = RuntimeOptions::with_tasks_max(Some(LAUNCHES_AT_ONCE)) {
+            // Refused where the device is in use, or does not work, which its first computation tells of.
+            let refused = || try_init_setup::<AutoGraphicsApi>(device, options).is_err();
+            let _ = catch_unwind(AssertUnwindSafe(refused));
+        }
+    }
+    #[cfg(not(any(feature = "vulkan", feature = "webgpu", feature = "metal")))]
+    let _ = device;
 }
 
 /// Runs one small kernel and checks what it computes. A runtime that can't compile kernels still
