@@ -19,8 +19,9 @@ pub(super) const PIECE: u32 = 16;
 pub(in crate::cube) const FRAGMENT: u32 = 16;
 /// Rows and columns of the outputs of a unit where there are no tensor cores.
 pub(super) const OWN: u32 = 4;
-/// Steps whose tiles are in shared memory at once where copies are asynchronous: where it is scarce, and else.
-const STAGES: [u32; 2] = [3, 4];
+/// Steps whose tiles are in shared memory at once where copies are asynchronous: for experts of few rows, where
+/// it is scarce else, and else.
+const STAGES: [u32; 3] = [2, 3, 4];
 /// Most parts that the depth is split into, each summed by its own cubes.
 const MAX_SPLITS: u32 = 8;
 
@@ -104,11 +105,14 @@ impl GemmPlan {
         let deep = if cols.is_multiple_of(64) { 64 } else { 32 };
         // Sixty-four elements fill the lines that memory moves; unpacking as many takes too many registers.
         let depth = if multiplier == Multiplier::Registers && same_type { deep } else { 32 };
+        // Most of what experts' tiles take is unpacking, each step of it a wait: the more planes, the better.
+        let unpacks = experts > 0 && multiplier == Multiplier::Registers && !same_type && m <= 32;
+        let few = if unpacks { 8 } else { 4 };
         // Tiles for as many rows of x as there are; few rows wait for memory, which deep steps keep busy.
         let (tile_m, tile_n, depth, planes_m, planes_n) = match (tensor_cores, m) {
             (false, _) => (64, 64, 32, 1, 256 / plane_size(x).min(256)),
-            (true, ..=16) => (16, 128, deep, 1, 4),
-            (true, ..=32) => (32, 128, deep, 1, 4),
+            (true, ..=16) => (16, 128, deep, 1, few),
+            (true, ..=32) => (32, 128, deep, 1, few),
             (true, ..=64) => (64, 128, depth, 1, 4),
             (true, _) if multiplier == Multiplier::Registers => (128, 128, depth, 2, 2),
             (true, _) => (128, 128, depth, 2, 4),
@@ -138,7 +142,11 @@ impl GemmPlan {
         let fits = |plan: Self| plan.shared_bytes(x.dtype.size()) <= hardware.max_shared_memory_size;
         // Where unpacking takes longest, more cubes on a processor help more than more steps ahead.
         let fewer = if same_type { tile_m >= 128 && depth > 32 } else { tile_m <= 32 };
-        let stages = if fewer { STAGES[0] } else { STAGES[1] };
+        let stages = match (unpacks, fewer) {
+            (true, _) => STAGES[0],
+            (false, true) => STAGES[1],
+            (false, false) => STAGES[2],
+        };
         let ahead = Self { asynchronous: true, stages, ..plan };
         if multiplier == Multiplier::Registers && cols.is_multiple_of(depth) && fits(ahead) {
             plan = ahead;
