@@ -1,26 +1,51 @@
 //! Products with interleaved bfloat16.
 #![allow(clippy::needless_range_loop)]
 
+use std::cell::RefCell;
+
 use super::layout::Interleaved;
 use super::memory::Line;
 use super::product::{WIDE, store};
+use super::twelve_bits::{Rows, TwelveBits};
 use crate::flex::pool;
 use crate::flex::simd::{Bf16, Dots, Kernel, LANES, Level, Unit};
 
 /// All rows of `x` in panels, the last filled up with zeros: element `[panel][column][row]`.
-pub(super) enum Activations {
+pub(super) enum Activations<'a> {
     /// A single row of float32.
     One(Vec<[f32; 1]>),
     /// Float32.
     Wide(Vec<[f32; WIDE]>),
     /// Pairs of columns as bfloat16, for a processor that multiplies them.
     Pairs(Bf16, Vec<[u32; WIDE]>),
+    /// Few rows for weights in twelve bits.
+    Few(&'a TwelveBits, Few<'a>),
 }
 
-impl Activations {
+/// Few rows, as many as their name says at most.
+pub(super) enum Few<'a> {
+    One(Rows<'a, 1>),
+    Two(Rows<'a, 2>),
+    Four(Rows<'a, 4>),
+    Eight(Rows<'a, WIDE>),
+}
+
+impl<'a> Activations<'a> {
     /// # Shapes
-    /// x `[m, cols]`, `cols` even.
-    pub(super) fn new(level: Level, x: &[f32], cols: usize, m: usize) -> Self {
+    /// x `[m, cols]`, `cols` those of `matrix`.
+    pub(super) fn new(level: Level, matrix: &'a Interleaved, x: &'a [f32], m: usize) -> Self {
+        let cols = matrix.cols();
+        if let (Some(proof), Some(twelve_bits)) = (level.bf16(), matrix.twelve_bits())
+            && m <= WIDE
+        {
+            let few = match m {
+                ..=1 => Few::One(Rows::new(proof, x, cols)),
+                2 => Few::Two(Rows::new(proof, x, cols)),
+                3..=4 => Few::Four(Rows::new(proof, x, cols)),
+                _ => Few::Eight(Rows::new(proof, x, cols)),
+            };
+            return Self::Few(twelve_bits, few);
+        }
         if m == 1 {
             return Self::One(bytemuck::cast_slice(x).to_vec());
         }
@@ -35,24 +60,59 @@ impl Activations {
 
     /// Writes the products with as many groups from the `first` as `out` has rows for.
     pub(super) fn multiply(&self, level: Level, matrix: &Interleaved, first: usize, out: &mut [&mut [f32]]) {
+        let rows = out.first().map_or(0, |out| out.len());
+        let starts = (0..rows).step_by(LANES);
         match self {
-            Self::One(x) => level.run(Panel { matrix, first, x, out }),
-            Self::Wide(x) => {
+            Self::One(x) => with_pairs(matrix, first, rows, |groups| level.run(Panel { groups, x, out })),
+            Self::Wide(x) => with_pairs(matrix, first, rows, |groups| {
                 for (x, out) in x.chunks_exact(matrix.cols()).zip(out.chunks_mut(WIDE)) {
-                    level.run(Panel { matrix, first, x, out });
+                    level.run(Panel { groups, x, out });
                 }
-            }
-            Self::Pairs(proof, x) => {
+            }),
+            Self::Pairs(proof, x) => with_pairs(matrix, first, rows, |groups| {
                 for (x, out) in x.chunks_exact(matrix.cols() / 2).zip(out.chunks_mut(WIDE)) {
-                    let rows = out.first().map_or(0, |out| out.len());
-                    for start in (0..rows).step_by(LANES) {
-                        let sums = proof.product(matrix.group(first + start / LANES), x);
-                        store(out, start, &sums);
+                    for (start, group) in starts.clone().zip(groups) {
+                        store(out, start, &proof.product(group, x));
+                    }
+                }
+            }),
+            Self::Few(weights, few) => {
+                for start in starts {
+                    let group = first + start / LANES;
+                    let lines = matrix.group(group);
+                    match few {
+                        Few::One(x) => store(out, start, &weights.product(group, lines, x)),
+                        Few::Two(x) => store(out, start, &weights.product(group, lines, x)),
+                        Few::Four(x) => store(out, start, &weights.product(group, lines, x)),
+                        Few::Eight(x) => store(out, start, &weights.product(group, lines, x)),
                     }
                 }
             }
         }
     }
+}
+
+/// Calls `f` with the groups that `rows` rows from group `first` on lie in, a pair of columns to a word.
+pub(super) fn with_pairs(matrix: &Interleaved, first: usize, rows: usize, f: impl FnOnce(&[&[Line]])) {
+    thread_local! {
+        /// Kept from call to call: new memory would be touched for the first time in each.
+        static UNPACKED: RefCell<Vec<Line>> = const { RefCell::new(Vec::new()) };
+    }
+    let groups = first..first + rows.div_ceil(LANES);
+    let Some(twelve_bits) = matrix.twelve_bits() else {
+        return f(&groups.map(|group| matrix.group(group)).collect::<Vec<_>>());
+    };
+    UNPACKED.with_borrow_mut(|lines| {
+        let length = matrix.cols() / 2;
+        let needed = groups.len() * length;
+        if lines.len() < needed {
+            lines.resize(needed, [0; LANES]);
+        }
+        for (group, out) in groups.zip(lines.chunks_exact_mut(length)) {
+            twelve_bits.unpack(group, matrix.group(group), out);
+        }
+        f(&lines[..needed].chunks_exact(length).collect::<Vec<_>>());
+    });
 }
 
 /// The bits of the nearest bfloat16, ties to even, without a branch.
@@ -83,8 +143,7 @@ fn panels<T: Copy + Default + Send + Sync>(
 
 /// Some groups and one panel, in float32.
 struct Panel<'a, 'b, const N: usize> {
-    matrix: &'a Interleaved,
-    first: usize,
+    groups: &'a [&'a [Line]],
     /// `[cols, N]`
     x: &'a [[f32; N]],
     out: &'a mut [&'b mut [f32]],
@@ -95,10 +154,8 @@ impl<const N: usize> Kernel for Panel<'_, '_, N> {
 
     #[inline(always)]
     fn run<S: Dots>(self, simd: S) {
-        let rows = self.out.first().map_or(0, |out| out.len());
-        for start in (0..rows).step_by(LANES) {
-            let group = self.matrix.group(self.first + start / LANES);
-            store(self.out, start, &product(simd, group, self.x));
+        for (i, group) in self.groups.iter().enumerate() {
+            store(self.out, i * LANES, &product(simd, group, self.x));
         }
     }
 }

@@ -3,6 +3,7 @@
 use rayon::prelude::*;
 
 use super::memory::{Line, Lines};
+use super::twelve_bits::{self, TwelveBits};
 use crate::flex::embedding;
 use crate::flex::simd::LANES;
 use crate::formats::Format;
@@ -96,6 +97,8 @@ impl Fields {
 /// A group holds its blocks one after the other, each as a line of its two halves, `[2, 16]`, and
 /// its words, `[words, 16]`; of formats with a single half two blocks share a line. So memory is
 /// read in order, which is where it is fastest.
+///
+/// bfloat16 lies in twelve bits a weight where that is possible and pays.
 #[derive(Debug)]
 pub(crate) struct Interleaved {
     pub(super) format: Format,
@@ -103,6 +106,7 @@ pub(crate) struct Interleaved {
     pub(super) cols: usize,
     group_lines: usize,
     lines: Lines,
+    twelve_bits: Option<TwelveBits>,
 }
 
 impl Interleaved {
@@ -118,6 +122,14 @@ impl Interleaved {
         let row_bytes = format.row_bytes(cols)?;
         if bytes.len() != rows.checked_mul(row_bytes)? || cols == 0 || !cols.is_multiple_of(fields.len) {
             return None;
+        }
+        if format == Format::BF16
+            && let Some(mut twelve_bits) = TwelveBits::new(bytes, cols)
+        {
+            let group_lines = cols / twelve_bits::COLS * twelve_bits::LINES;
+            let mut lines = Lines::zeros(rows.div_ceil(LANES) * group_lines);
+            twelve_bits.fill(bytes, cols, lines.lines_mut());
+            return Some(Self { format, rows, cols, group_lines, lines, twelve_bits: Some(twelve_bits) });
         }
         let blocks = cols / fields.len;
         let group_lines = fields.lines(blocks);
@@ -140,12 +152,12 @@ impl Interleaved {
                 }
             }
         });
-        Some(Self { format, rows, cols, group_lines, lines })
+        Some(Self { format, rows, cols, group_lines, lines, twelve_bits: None })
     }
 
     /// Bytes held.
     pub(crate) fn bytes(&self) -> usize {
-        size_of_val(self.lines.lines())
+        size_of_val(self.lines.lines()) + self.twelve_bits.as_ref().map_or(0, TwelveBits::bytes)
     }
 
     /// Elements of a row.
@@ -156,6 +168,11 @@ impl Interleaved {
     /// The lines of sixteen rows.
     pub(super) fn group(&self, group: usize) -> &[Line] {
         &self.lines.lines()[group * self.group_lines..][..self.group_lines]
+    }
+
+    /// What weights in twelve bits have beside the lines of their groups.
+    pub(super) fn twelve_bits(&self) -> Option<&TwelveBits> {
+        self.twelve_bits.as_ref()
     }
 
     /// Writes rows `tokens` to `out`, `[tokens, cols]`; a token that is no row becomes zeros.
@@ -181,6 +198,9 @@ impl Interleaved {
     pub(super) fn row(&self, row: usize, out: &mut [u8]) {
         let Some(fields) = fields(self.format) else { return };
         let (group, lane) = (self.group(row / LANES), row % LANES);
+        if let Some(twelve_bits) = &self.twelve_bits {
+            return twelve_bits.row(row / LANES, group, lane, out);
+        }
         for (block, out) in out.chunks_exact_mut(fields.bytes).enumerate() {
             let (header, first) = fields.places(block);
             let words = &group[first..][..fields.word_count()];

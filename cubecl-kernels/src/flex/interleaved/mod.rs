@@ -6,8 +6,8 @@
 //! integers in `-127..=127` with a scale per 32 columns, ggml's `Q8_0`; products within a
 //! sub-block are exact, the rest is float32.
 //!
-//! bfloat16 weights lie the same way, two columns to a word. Few rows of activations stay float32;
-//! many become bfloat16 where the processor multiplies that.
+//! bfloat16 weights lie the same way, two columns to a word, or where the processor multiplies them in twelve
+//! bits each ([`twelve_bits`]), and meet activations in bfloat16. Elsewhere activations stay float32.
 
 mod columns;
 mod floats;
@@ -15,6 +15,7 @@ mod formats;
 mod layout;
 mod memory;
 mod product;
+mod twelve_bits;
 
 #[cfg(test)]
 #[allow(clippy::unwrap_used, clippy::panic)]

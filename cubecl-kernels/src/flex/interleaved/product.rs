@@ -59,7 +59,7 @@ pub(super) fn linear_at(
     };
     let mut tasks = cut(columns, task_groups * LANES);
     if matrix.format == Format::BF16 {
-        let x = floats::Activations::new(level, x, cols, m);
+        let x = floats::Activations::new(level, matrix, x, m);
         return pool::for_each(&mut tasks, |task, out| x.multiply(level, matrix, task * task_groups, out));
     }
     let x = Activations::new(level, x, cols, m);

@@ -3,6 +3,7 @@ use std::time::Instant;
 use half::bf16;
 
 use super::columns::{SUB, dequantized, quantize};
+use super::floats::with_pairs;
 use super::product::linear_at;
 use super::{Interleaved, linear};
 use crate::flex::simd::Level;
@@ -76,7 +77,9 @@ fn check(level: Level, format: Format, rows: usize, cols: usize, m: usize, rando
     let mut weights = vec![0.0; rows * cols];
     format.dequantize(&stored, &mut weights);
     let x = match format {
-        Format::BF16 if m > 8 && level.bf16().is_some() => x.iter().map(|x| bf16::from_f32(*x).to_f32()).collect(),
+        Format::BF16 if level.bf16().is_some() && (m > 8 || matrix.twelve_bits().is_some()) => {
+            x.iter().map(|x| bf16::from_f32(*x).to_f32()).collect()
+        }
         Format::BF16 => x,
         _ => dequantized(&x, cols),
     };
@@ -118,6 +121,74 @@ fn shapes_beyond_one_task_agree_with_the_reference() {
     {
         for m in [1, 3, 33, 150] {
             check(Level::best(), format, rows, cols, m, &mut random);
+        }
+    }
+}
+
+/// Weights as they are trained, among them zeros and some that no twelve bits hold.
+fn trained(random: &mut Random, count: usize) -> Vec<u8> {
+    let mut weights: Vec<_> = random.normals(count).into_iter().map(|x| bf16::from_f32(x * 0.02)).collect();
+    let special = [0.0, -0.0, 1e-30, -1e-39, 3e38, 1e4, f32::INFINITY, f32::NAN];
+    for (i, weight) in weights.iter_mut().enumerate().filter(|(i, _)| i % 3000 < special.len()) {
+        *weight = bf16::from_f32(special[i % 3000]);
+    }
+    weights.iter().flat_map(|weight| weight.to_le_bytes()).collect()
+}
+
+#[test]
+fn twelve_bits_lose_nothing() {
+    let mut random = Random::new(25);
+    for (rows, cols) in [(1, 64), (16, 160), (37, 416), (200, 2048)] {
+        let stored = trained(&mut random, rows * cols);
+        let matrix = Interleaved::new(Format::BF16, rows, cols, &stored).unwrap();
+        let few = rows * cols < 256 * 6;
+        assert_eq!(matrix.twelve_bits().is_some(), Level::best().bf16().is_some() && !few, "[{rows}, {cols}]");
+        let mut found = vec![0; 2 * cols];
+        for (row, expected) in stored.chunks_exact(2 * cols).enumerate() {
+            matrix.row(row, &mut found);
+            assert!(found == expected, "row {row} of {rows}");
+        }
+        with_pairs(&matrix, 0, rows, |groups| {
+            for (group, rows) in groups.iter().zip(stored.chunks(32 * cols)) {
+                for (i, line) in group.iter().enumerate() {
+                    for (word, row) in line.iter().zip(rows.chunks_exact(2 * cols)) {
+                        assert_eq!(word.to_le_bytes(), row[4 * i..4 * i + 4]);
+                    }
+                }
+            }
+        });
+    }
+    // Every exponent alike: too many without a code.
+    let stored: Vec<u8> = (0..1u32 << 15).flat_map(|i| ((i * 7 % 255) as u16 * 128).to_le_bytes()).collect();
+    assert!(!Interleaved::new(Format::BF16, 16, 2048, &stored).unwrap().twelve_bits().is_some());
+}
+
+#[test]
+fn products_in_twelve_bits_agree_with_the_reference() {
+    let mut random = Random::new(26);
+    for (rows, cols, size) in [(37, 416, 1.0f32), (200, 2048, 1e-30), (200, 2048, 1e9), (16, 1024, 1e-3)] {
+        let stored = trained(&mut random, rows * cols);
+        let matrix = Interleaved::new(Format::BF16, rows, cols, &stored).unwrap();
+        let mut weights = vec![0.0; rows * cols];
+        Format::BF16.dequantize(&stored, &mut weights);
+        let x: Vec<_> = random.normals(cols).iter().map(|x| x * size).collect();
+        let mut out = vec![0.0; rows];
+        for level in Level::available() {
+            linear_at(level, &matrix, &x, 1, &mut out, rows, 0);
+            let x: Vec<_> = match level.bf16() {
+                Some(_) => x.iter().map(|x| bf16::from_f32(*x).to_f32()).collect(),
+                None => x.clone(),
+            };
+            for (weights, found) in weights.chunks_exact(cols).zip(&out) {
+                let terms = weights.iter().zip(&x).map(|(w, x)| f64::from(*w) * f64::from(*x));
+                let (expected, total) = (terms.clone().sum::<f64>(), terms.map(f64::abs).sum::<f64>());
+                if total < f64::from(f32::MAX) {
+                    let error = (f64::from(*found) - expected).abs();
+                    assert!(error <= 1e-5 * total, "{level:?} {size}: {found}, not {expected}");
+                } else {
+                    assert!(!found.is_finite(), "{level:?} {size}: {found}, not {expected}");
+                }
+            }
         }
     }
 }
