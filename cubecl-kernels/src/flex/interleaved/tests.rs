@@ -160,7 +160,7 @@ fn twelve_bits_lose_nothing() {
     }
     // Every exponent alike: too many without a code.
     let stored: Vec<u8> = (0..1u32 << 15).flat_map(|i| ((i * 7 % 255) as u16 * 128).to_le_bytes()).collect();
-    assert!(!Interleaved::new(Format::BF16, 16, 2048, &stored).unwrap().twelve_bits().is_some());
+    assert!(Interleaved::new(Format::BF16, 16, 2048, &stored).unwrap().twelve_bits().is_none());
 }
 
 #[test]

@@ -95,6 +95,15 @@ fn product<const N: usize>(words: &[Words], x: &[[u32; N]]) -> [Unit; N] {
     out
 }
 
+/// The same bits.
+#[cfg(target_arch = "x86_64")]
+#[inline]
+#[target_feature(enable = "avx512f")]
+fn as_bf16(words: __m512i) -> __m512bh {
+    // SAFETY: both vector types are 64 plain bytes.
+    unsafe { std::mem::transmute::<__m512i, __m512bh>(words) }
+}
+
 /// Both halves of a word.
 #[cfg(target_arch = "x86_64")]
 const fn both(half: u32) -> i32 {
@@ -132,11 +141,8 @@ fn twelve_bits<const N: usize>(lines: &[Words], x: &[[[u32; N]; 4]]) -> [Unit; N
         let pairs = pairs(lines);
         for i in 0..4 {
             for n in 0..N {
-                // SAFETY: both vector types are 64 plain bytes.
-                let (pair, x): (__m512bh, __m512bh) = unsafe {
-                    (std::mem::transmute(pairs[i]), std::mem::transmute(_mm512_set1_epi32(x[i][n].cast_signed())))
-                };
-                sums[i % parts][n] = _mm512_dpbf16_ps(sums[i % parts][n], pair, x);
+                let x = _mm512_set1_epi32(x[i][n].cast_signed());
+                sums[i % parts][n] = _mm512_dpbf16_ps(sums[i % parts][n], as_bf16(pairs[i]), as_bf16(x));
             }
         }
     }
