@@ -158,8 +158,9 @@ impl TwelveBits {
                 *sum = *sum * first * second;
             }
             for exception in &self.exceptions[group] {
-                let weight = bf16::from_bits(exception.bits).to_f32();
-                sums[usize::from(exception.lane)] += x[exception.col as usize] * weight;
+                // Rounded as all of x is.
+                let x = bf16::from_f32(x[exception.col as usize]).to_f32();
+                sums[usize::from(exception.lane)] += x * bf16::from_bits(exception.bits).to_f32();
             }
         }
         sums
