@@ -89,7 +89,9 @@ fn eight_bit_products_are_near_the_reference_and_rows_are_exact() {
         let bytes = noise.weight(format, rows, cols);
         let device = Device::flex();
         let weight = Weight::for_precision(format, rows, cols, &bytes, &device, Precision::Int8).unwrap();
-        assert!(weight.bytes() >= bytes.len() && weight.bytes() < bytes.len() + bytes.len() / 16);
+        // bfloat16 takes twelve bits of sixteen on processors that multiply it.
+        let least = if format == Format::BF16 { bytes.len() / 4 * 3 } else { bytes.len() };
+        assert!(weight.bytes() >= least && weight.bytes() < bytes.len() + bytes.len() / 16);
         for m in [1, 4, 5, 100] {
             let x = noise.floats(m * cols);
             let found = floats(ops::linear(tensor(&x, [m, cols]), &weight, Precision::Int8));
