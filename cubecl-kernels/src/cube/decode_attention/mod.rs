@@ -1,8 +1,8 @@
 //! Attention of a decode step in one launch: head norms, rotary embedding, cache write, softmax, output gate.
 //!
 //! The keys of a row are split over the planes of a cube, and over cubes, each with a softmax of its own
-//! keys; the cube that is done last merges them, or where that is much for one, a launch of its own. Scores and values are computed on tensor cores where they
-//! take the cache's type, else by the units themselves.
+//! keys; the cube that is done last merges them, or where that is much for one, a launch of its own. Scores and
+//! values are computed on tensor cores where they take the cache's type, else by the units themselves.
 #![allow(unsafe_code)]
 
 mod merge;

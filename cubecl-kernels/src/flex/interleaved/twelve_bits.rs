@@ -9,7 +9,7 @@ use half::bf16;
 use rayon::prelude::*;
 
 use super::memory::Line;
-use crate::flex::simd::{Bf16, LANES, Unit};
+use crate::flex::simd::{Bf16, LANES, Level, Unit};
 
 /// Columns of a block: a line of exponents, then two of signs and mantissas.
 pub(super) const COLS: usize = 8;
@@ -103,7 +103,7 @@ impl TwelveBits {
     /// The groups of a matrix `[rows, cols]` as stored, still without exceptions; `None` where the processor does
     /// not multiply bfloat16, or too many weights have no code.
     pub(super) fn new(bytes: &[u8], cols: usize) -> Option<Self> {
-        let proof = Bf16::detect()?;
+        let proof = Level::best().bf16()?;
         let groups: Vec<_> = bytes.par_chunks(LANES * cols * 2).map(base).collect();
         let listed: usize = groups.iter().map(|(_, listed)| listed).sum();
         if listed > bytes.len() / 2 / LISTED {
