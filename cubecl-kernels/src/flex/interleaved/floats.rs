@@ -5,7 +5,7 @@ use std::cell::RefCell;
 
 use super::layout::Interleaved;
 use super::memory::Line;
-use super::product::{WIDE, store};
+use super::product::{NARROW, WIDE, store};
 use super::twelve_bits::{Rows, TwelveBits};
 use crate::flex::pool;
 use crate::flex::simd::{Bf16, Dots, Kernel, LANES, Level, Unit};
@@ -16,6 +16,8 @@ pub(super) enum Activations<'a> {
     One(Vec<[f32; 1]>),
     /// Float32.
     Wide(Vec<[f32; WIDE]>),
+    /// Float32, for few registers.
+    Narrow(Vec<[f32; NARROW]>),
     /// Pairs of columns as bfloat16, for a processor that multiplies them.
     Pairs(Bf16, Vec<[u32; WIDE]>),
     /// Few rows for weights in twelve bits.
@@ -55,7 +57,11 @@ impl<'a> Activations<'a> {
             let pair = |x: &[f32], at: usize| bf16_bits(x[2 * at]) | bf16_bits(x[2 * at + 1]) << 16;
             return Self::Pairs(proof, panels(x, cols, cols / 2, pair));
         }
-        Self::Wide(panels(x, cols, cols, |x, at| x[at]))
+        if level.many_registers() {
+            Self::Wide(panels(x, cols, cols, |x, at| x[at]))
+        } else {
+            Self::Narrow(panels(x, cols, cols, |x, at| x[at]))
+        }
     }
 
     /// Writes the products with as many groups from the `first` as `out` has rows for.
@@ -64,15 +70,19 @@ impl<'a> Activations<'a> {
         let starts = (0..rows).step_by(LANES);
         match self {
             Self::One(x) => with_pairs(matrix, first, rows, |groups| level.run(Panel { groups, x, out })),
-            Self::Wide(x) => with_pairs(matrix, first, rows, |groups| {
-                for (x, out) in x.chunks_exact(matrix.cols()).zip(out.chunks_mut(WIDE)) {
-                    level.run(Panel { groups, x, out });
-                }
-            }),
+            Self::Wide(x) => with_pairs(matrix, first, rows, |groups| each(level, groups, x, out)),
+            Self::Narrow(x) => with_pairs(matrix, first, rows, |groups| each(level, groups, x, out)),
             Self::Pairs(proof, x) => with_pairs(matrix, first, rows, |groups| {
                 for (x, out) in x.chunks_exact(matrix.cols() / 2).zip(out.chunks_mut(WIDE)) {
-                    for (start, group) in starts.clone().zip(groups) {
-                        store(out, start, &proof.product(group, x));
+                    // Two groups share what is loaded of x.
+                    let (pairs, rest) = groups.as_chunks::<2>();
+                    for (i, pair) in pairs.iter().enumerate() {
+                        let sums = proof.product(*pair, x);
+                        store(out, 2 * i * LANES, &sums[0]);
+                        store(out, (2 * i + 1) * LANES, &sums[1]);
+                    }
+                    if let [group] = rest {
+                        store(out, 2 * pairs.len() * LANES, &proof.product([*group], x)[0]);
                     }
                 }
             }),
@@ -89,6 +99,14 @@ impl<'a> Activations<'a> {
                 }
             }
         }
+    }
+}
+
+/// The products of some groups with all panels.
+fn each<const N: usize>(level: Level, groups: &[&[Line]], x: &[[f32; N]], out: &mut [&mut [f32]]) {
+    let cols = groups.first().map_or(1, |group| 2 * group.len());
+    for (x, out) in x.chunks_exact(cols).zip(out.chunks_mut(N)) {
+        level.run(Panel { groups, x, out });
     }
 }
 
@@ -122,15 +140,15 @@ fn bf16_bits(x: f32) -> u32 {
     if x.is_nan() { 0x7fc0 } else { rounded }
 }
 
-/// Panels `[length, WIDE]` of `element(row, i)`.
-fn panels<T: Copy + Default + Send + Sync>(
+/// Panels `[length, N]` of `element(row, i)`.
+fn panels<T: Copy + Default + Send + Sync, const N: usize>(
     x: &[f32],
     cols: usize,
     length: usize,
     element: impl Fn(&[f32], usize) -> T + Sync,
-) -> Vec<[T; WIDE]> {
-    let mut out = vec![[T::default(); WIDE]; x.len().div_ceil(WIDE * cols) * length];
-    let mut work: Vec<_> = out.chunks_exact_mut(length).zip(x.chunks(WIDE * cols)).collect();
+) -> Vec<[T; N]> {
+    let mut out = vec![[T::default(); N]; x.len().div_ceil(N * cols) * length];
+    let mut work: Vec<_> = out.chunks_exact_mut(length).zip(x.chunks(N * cols)).collect();
     pool::for_each(&mut work, |_, (panel, rows)| {
         for (n, row) in rows.chunks_exact(cols).enumerate() {
             for (at, out) in panel.iter_mut().enumerate() {
@@ -160,7 +178,8 @@ impl<const N: usize> Kernel for Panel<'_, '_, N> {
     }
 }
 
-/// The products of sixteen rows; each is summed in four parts for a single row of `x`, in two else.
+/// The products of sixteen rows; each is summed in four parts for a single row of `x`, else in two if registers
+/// hold them.
 #[inline(always)]
 fn product<S: Dots, const N: usize>(simd: S, words: &[Line], x: &[[f32; N]]) -> [Unit; N] {
     let mut sums = [[simd.splat(0.0); N]; 4];
@@ -170,10 +189,13 @@ fn product<S: Dots, const N: usize>(simd: S, words: &[Line], x: &[[f32; N]]) -> 
             let pair = simd.load_words(&words[i]);
             let low = simd.bits_as_f32(simd.shl(pair, simd.splat_i32(16)));
             let high = simd.bits_as_f32(simd.and(pair, high));
-            let part = if N == 1 { 2 * i } else { 0 };
+            let even = if N == 1 { 2 * i } else { 0 };
+            let odd = if N == 1 || S::MANY_REGISTERS { even + 1 } else { even };
             for n in 0..N {
-                sums[part][n] = simd.fma(low, simd.splat(x[2 * i][n]), sums[part][n]);
-                sums[part + 1][n] = simd.fma(high, simd.splat(x[2 * i + 1][n]), sums[part + 1][n]);
+                sums[even][n] = simd.fma(low, simd.splat(x[2 * i][n]), sums[even][n]);
+            }
+            for n in 0..N {
+                sums[odd][n] = simd.fma(high, simd.splat(x[2 * i + 1][n]), sums[odd][n]);
             }
         }
     }

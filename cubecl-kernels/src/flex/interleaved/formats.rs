@@ -121,6 +121,38 @@ fn dots<S: Dots, const N: usize>(simd: S, x: &[[[i8; 4]; N]], mut sums: [S::I; N
     sums
 }
 
+/// [`dots`] of codes of four bits at most, eight words or fewer.
+#[inline(always)]
+fn small_dots<S: Dots, const N: usize>(simd: S, x: &[[[i8; 4]; N]], mut sums: [S::I; N], codes: &[S::I]) -> [S::I; N] {
+    if N == 1 && S::MANY_REGISTERS {
+        return dots(simd, x, sums, codes);
+    }
+    let mut pairs = begin(simd, &sums);
+    for (codes, x) in codes.iter().zip(x) {
+        for n in 0..N {
+            pairs[n] = simd.add_pairs(pairs[n], *codes, x[n]);
+        }
+    }
+    finish(simd, pairs, &mut sums);
+    sums
+}
+
+#[inline(always)]
+fn begin<S: Dots, const N: usize>(simd: S, sums: &[S::I; N]) -> [S::Pairs; N] {
+    let mut pairs = [simd.begin(sums[0]); N];
+    for n in 1..N {
+        pairs[n] = simd.begin(sums[n]);
+    }
+    pairs
+}
+
+#[inline(always)]
+fn finish<S: Dots, const N: usize>(simd: S, pairs: [S::Pairs; N], sums: &mut [S::I; N]) {
+    for n in 0..N {
+        sums[n] = simd.finish(pairs[n], sums[n]);
+    }
+}
+
 /// The products of signed `codes` with all 32 columns.
 #[inline(always)]
 fn signed_dots<S: Dots, const N: usize>(simd: S, x: &Columns<N>, codes: &[S::I; 8]) -> [S::I; N] {

@@ -14,6 +14,8 @@ use crate::formats::Format;
 
 /// Rows of activations that a tile multiplies at once: as many as sums fit the registers.
 pub(super) const WIDE: usize = 8;
+/// The same with few registers, and for a rest.
+pub(super) const NARROW: usize = 4;
 
 /// Weights per task: enough to outweigh the start of a task.
 const TASK_WEIGHTS: usize = 1 << 15;
@@ -68,31 +70,29 @@ pub(super) fn linear_at(
     });
 }
 
-/// All rows of `x`: as many panels of [`WIDE`] as they fill, and one for the rest.
+/// All rows of `x` in panels, the widest first, `[panels, subs]` each.
 struct Activations {
     subs: usize,
     wide: Vec<Columns<WIDE>>,
-    rest: Rest,
-}
-
-enum Rest {
-    None,
-    One(Vec<Columns<1>>),
-    Four(Vec<Columns<4>>),
-    Wide(Vec<Columns<WIDE>>),
+    narrow: Vec<Columns<NARROW>>,
+    single: Vec<Columns<1>>,
 }
 
 impl Activations {
     fn new(level: Level, x: &[f32], cols: usize, m: usize) -> Self {
-        let (wide, rest) = x.split_at(m / WIDE * WIDE * cols);
-        let wide = quantize(level, wide, cols);
-        let rest = match m % WIDE {
-            0 => Rest::None,
-            1 => Rest::One(quantize(level, rest, cols)),
-            2..=4 => Rest::Four(quantize(level, rest, cols)),
-            _ => Rest::Wide(quantize(level, rest, cols)),
+        let wide = match m % WIDE {
+            _ if !level.many_registers() => 0,
+            // A panel for few rows takes less than half of a wide one's time.
+            ..=NARROW => m / WIDE * WIDE,
+            _ => m,
         };
-        Self { subs: cols / SUB, wide, rest }
+        let narrow = if (m - wide) % NARROW == 1 { m - 1 } else { m };
+        Self {
+            subs: cols / SUB,
+            wide: quantize(level, &x[..wide * cols], cols),
+            narrow: quantize(level, &x[wide * cols..narrow * cols], cols),
+            single: quantize(level, &x[narrow * cols..], cols),
+        }
     }
 }
 
@@ -120,15 +120,17 @@ impl Task<'_, '_> {
 
     fn panels<B: Block>(mut self, level: Level) {
         let x = self.x;
-        for (i, panel) in x.wide.chunks_exact(x.subs).enumerate() {
-            self.panel::<B, WIDE>(level, panel, i * WIDE);
-        }
-        let done = x.wide.len() / x.subs * WIDE;
-        match &x.rest {
-            Rest::None => {}
-            Rest::One(panel) => self.panel::<B, 1>(level, panel, done),
-            Rest::Four(panel) => self.panel::<B, 4>(level, panel, done),
-            Rest::Wide(panel) => self.panel::<B, WIDE>(level, panel, done),
+        let mut row = 0;
+        self.each::<B, WIDE>(level, &x.wide, &mut row);
+        self.each::<B, NARROW>(level, &x.narrow, &mut row);
+        self.each::<B, 1>(level, &x.single, &mut row);
+    }
+
+    /// The products with panels, the first of which begins with row `row`.
+    fn each<B: Block, const N: usize>(&mut self, level: Level, panels: &[Columns<N>], row: &mut usize) {
+        for panel in panels.chunks_exact(self.x.subs) {
+            self.panel::<B, N>(level, panel, *row);
+            *row += N;
         }
     }
 

@@ -240,7 +240,11 @@ fn transpose_8x8(rows: [__m256; 8]) -> [__m256; 8] {
 }
 
 impl Dots for Avx2 {
+    /// Thirty-two i16.
+    type Pairs = I;
+
     const SIGNED_BIAS: i32 = 0;
+    const MANY_REGISTERS: bool = false;
 
     #[inline(always)]
     fn load_words(self, from: &Words) -> I {
@@ -270,6 +274,26 @@ impl Dots for Avx2 {
         on!({
             let x = _mm256_set1_epi32(i32::from_le_bytes(x.map(i8::cast_unsigned)));
             [dot_eight(sum[0], codes[0], x), dot_eight(sum[1], codes[1], x)]
+        })
+    }
+    #[inline(always)]
+    fn begin(self, _: I) -> I {
+        on!([_mm256_setzero_si256(); 2])
+    }
+    #[inline(always)]
+    fn add_pairs(self, pairs: I, codes: I, x: [i8; 4]) -> I {
+        on!({
+            let x = _mm256_set1_epi32(i32::from_le_bytes(x.map(i8::cast_unsigned)));
+            let half = |pairs, codes| _mm256_add_epi16(pairs, _mm256_maddubs_epi16(codes, x));
+            [half(pairs[0], codes[0]), half(pairs[1], codes[1])]
+        })
+    }
+    #[inline(always)]
+    fn finish(self, pairs: I, sum: I) -> I {
+        on!({
+            let ones = _mm256_set1_epi16(1);
+            let half = |pairs, sum| _mm256_add_epi32(sum, _mm256_madd_epi16(pairs, ones));
+            [half(pairs[0], sum[0]), half(pairs[1], sum[1])]
         })
     }
     #[inline(always)]

@@ -194,8 +194,11 @@ impl Simd for Avx512 {
 }
 
 impl Dots for Avx512 {
+    type Pairs = __m512i;
+
     /// The first operand of `vpdpbusd` is unsigned.
     const SIGNED_BIAS: i32 = 128;
+    const MANY_REGISTERS: bool = true;
 
     #[inline(always)]
     fn load_words(self, from: &Words) -> __m512i {
@@ -220,6 +223,18 @@ impl Dots for Avx512 {
     #[inline(always)]
     fn dot(self, sum: __m512i, codes: __m512i, x: [i8; 4]) -> __m512i {
         on!(_mm512_dpbusd_epi32(sum, codes, _mm512_set1_epi32(i32::from_le_bytes(x.map(i8::cast_unsigned)))))
+    }
+    #[inline(always)]
+    fn begin(self, sum: __m512i) -> __m512i {
+        sum
+    }
+    #[inline(always)]
+    fn add_pairs(self, pairs: __m512i, codes: __m512i, x: [i8; 4]) -> __m512i {
+        self.dot(pairs, codes, x)
+    }
+    #[inline(always)]
+    fn finish(self, pairs: __m512i, _: __m512i) -> __m512i {
+        pairs
     }
     #[inline(always)]
     fn dot_signed(self, sum: __m512i, codes: __m512i, x: [i8; 4]) -> __m512i {

@@ -7,8 +7,13 @@ pub(crate) type Words = [u32; LANES];
 
 /// Operations on vectors of sixteen words of four bytes.
 pub(crate) trait Dots: Simd {
+    /// Sums of [`Dots::add_pairs`] on their way.
+    type Pairs: Copy;
+
     /// What [`Dots::dot_signed`] adds to each code.
     const SIGNED_BIAS: i32;
+    /// Whether sixteen vectors and some more stay in registers.
+    const MANY_REGISTERS: bool;
 
     /// Reads sixteen words.
     fn load_words(self, from: &Words) -> Self::I;
@@ -22,6 +27,13 @@ pub(crate) trait Dots: Simd {
     fn shr_signed(self, a: Self::I, n: Self::I) -> Self::I;
     /// `sum + Σ codes[i] x[i]` over each word's four bytes; codes in `0..=127`, x in `-127..=127`.
     fn dot(self, sum: Self::I, codes: Self::I, x: [i8; 4]) -> Self::I;
+    /// Sums that begin with `sum`.
+    fn begin(self, sum: Self::I) -> Self::Pairs;
+    /// Adds what [`Dots::dot`] does, of codes in `0..=15` and at most eight words between `begin` and `finish`: two
+    /// products each may be summed in sixteen bits.
+    fn add_pairs(self, pairs: Self::Pairs, codes: Self::I, x: [i8; 4]) -> Self::Pairs;
+    /// The sums, where `sum` is what they began with.
+    fn finish(self, pairs: Self::Pairs, sum: Self::I) -> Self::I;
     /// `sum + Σ (codes[i] + SIGNED_BIAS) x[i]` for codes in `-128..=127`.
     fn dot_signed(self, sum: Self::I, codes: Self::I, x: [i8; 4]) -> Self::I;
     /// `table[index]` for every byte, each in `0..16`.

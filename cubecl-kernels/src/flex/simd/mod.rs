@@ -171,6 +171,19 @@ impl Level {
         *BEST.get_or_init(|| Self::available().last().copied().unwrap_or(Self::Scalar(scalar::Scalar)))
     }
 
+    /// [`Dots::MANY_REGISTERS`] of this level.
+    pub(crate) fn many_registers(self) -> bool {
+        struct Many;
+        impl Kernel for Many {
+            type Output = bool;
+            #[inline(always)]
+            fn run<S: Dots>(self, _: S) -> bool {
+                S::MANY_REGISTERS
+            }
+        }
+        self.run(Many)
+    }
+
     /// Products of bfloat16 pairs, where this level has them.
     pub(crate) fn bf16(self) -> Option<Bf16> {
         match self {

@@ -247,7 +247,10 @@ fn transpose_4x4([a, b, c, d]: [float32x4_t; 4]) -> [float32x4_t; 4] {
 }
 
 impl Dots for Neon {
+    type Pairs = I;
+
     const SIGNED_BIAS: i32 = 0;
+    const MANY_REGISTERS: bool = false;
 
     #[inline(always)]
     fn load_words(self, from: &Words) -> I {
@@ -272,6 +275,18 @@ impl Dots for Neon {
     #[inline(always)]
     fn dot(self, sum: I, codes: I, x: [i8; 4]) -> I {
         self.dot_signed(sum, codes, x)
+    }
+    #[inline(always)]
+    fn begin(self, sum: I) -> I {
+        sum
+    }
+    #[inline(always)]
+    fn add_pairs(self, pairs: I, codes: I, x: [i8; 4]) -> I {
+        self.dot(pairs, codes, x)
+    }
+    #[inline(always)]
+    fn finish(self, pairs: I, _: I) -> I {
+        pairs
     }
     #[inline(always)]
     fn dot_signed(self, sum: I, codes: I, x: [i8; 4]) -> I {

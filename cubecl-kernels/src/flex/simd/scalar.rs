@@ -132,7 +132,10 @@ impl Simd for Scalar {
 }
 
 impl Dots for Scalar {
+    type Pairs = Self::I;
+
     const SIGNED_BIAS: i32 = 0;
+    const MANY_REGISTERS: bool = false;
 
     #[inline(always)]
     fn load_words(self, from: &Words) -> Self::I {
@@ -157,6 +160,18 @@ impl Dots for Scalar {
     #[inline(always)]
     fn dot(self, sum: Self::I, codes: Self::I, x: [i8; 4]) -> Self::I {
         self.dot_signed(sum, codes, x)
+    }
+    #[inline(always)]
+    fn begin(self, sum: Self::I) -> Self::I {
+        sum
+    }
+    #[inline(always)]
+    fn add_pairs(self, pairs: Self::I, codes: Self::I, x: [i8; 4]) -> Self::I {
+        self.dot(pairs, codes, x)
+    }
+    #[inline(always)]
+    fn finish(self, pairs: Self::I, _: Self::I) -> Self::I {
+        pairs
     }
     #[inline(always)]
     fn dot_signed(self, sum: Self::I, codes: Self::I, x: [i8; 4]) -> Self::I {

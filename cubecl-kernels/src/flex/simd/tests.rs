@@ -1,4 +1,4 @@
-use super::{IOTA, Kernel, LANES, Level, Simd, Unit, exp};
+use super::{Dots, IOTA, Kernel, LANES, Level, Simd, Unit, Words, exp};
 use crate::flex::test_data::Random;
 
 struct Exp(Unit);
@@ -123,6 +123,50 @@ fn every_half_precision_number_widens_exactly() {
             }
             for (single, expected) in singles.iter().zip([f16s[0], f16s[15]]) {
                 assert!(single.iter().all(|v| v.to_bits() == expected.to_bits()), "{level:?} {first:#x}");
+            }
+        }
+    }
+}
+
+/// Eight words of codes and of activations, and what their products are added to.
+struct Pairs<'a>(&'a [Words; 8], &'a [[i8; 4]; 8], i32);
+
+impl Kernel for Pairs<'_> {
+    type Output = [Unit; 2];
+    #[inline(always)]
+    fn run<S: Dots>(self, simd: S) -> Self::Output {
+        let sum = simd.splat_i32(self.2);
+        let (mut pairs, mut dots) = (simd.begin(sum), sum);
+        for (codes, x) in self.0.iter().zip(self.1) {
+            pairs = simd.add_pairs(pairs, simd.load_words(codes), *x);
+            dots = simd.dot(dots, simd.load_words(codes), *x);
+        }
+        let mut out = [[0.0; LANES]; 2];
+        simd.store(simd.to_f32(simd.finish(pairs, sum)), &mut out[0]);
+        simd.store(simd.to_f32(dots), &mut out[1]);
+        out
+    }
+}
+
+#[test]
+fn pairs_of_small_codes_do_not_overflow() {
+    let mut random = Random::new(7);
+    for level in Level::available() {
+        for case in 0..200 {
+            let extreme = case < 4;
+            let codes: [Words; 8] = std::array::from_fn(|_| {
+                std::array::from_fn(|_| if extreme { 0x0f0f_0f0f } else { random.next() as u32 & 0x0f0f_0f0f })
+            });
+            let x: [[i8; 4]; 8] = std::array::from_fn(|_| {
+                let end = if case % 2 == 0 { 127 } else { -127 };
+                std::array::from_fn(|_| if extreme { end } else { random.below(255) as i8 }.max(-127))
+            });
+            let found = level.run(Pairs(&codes, &x, -40 + case));
+            for lane in 0..LANES {
+                let word = |w: usize| codes[w][lane].to_le_bytes().into_iter().zip(x[w]);
+                let terms = (0..8).flat_map(|w| word(w).map(|(code, x)| i32::from(code) * i32::from(x)));
+                let expected = (-40 + case + terms.sum::<i32>()) as f32;
+                assert_eq!([found[0][lane], found[1][lane]], [expected; 2], "{level:?} {case}");
             }
         }
     }

@@ -1,6 +1,9 @@
 //! The k-quants: super-blocks of 256 columns.
 
-use super::{Block, Stored, add_halves, add_scaled, bits, byte, dots, less, mask, shl, subtract_min, zeros};
+use super::{
+    Block, Stored, add_halves, add_scaled, begin, bits, byte, dots, finish, less, mask, shl, small_dots, subtract_min,
+    zeros,
+};
 use crate::flex::interleaved::columns::Columns;
 use crate::flex::simd::Dots;
 
@@ -22,8 +25,8 @@ impl Block for Q2_K {
             for w in 0..8 {
                 codes[w] = block.bits(simd, 4 + 8 * (sub / 4) + w, 2 * (sub % 4), 3);
             }
-            let low = dots(simd, &x.bytes[..4], zeros(simd), &codes[..4]);
-            let high = dots(simd, &x.bytes[4..], zeros(simd), &codes[4..]);
+            let low = small_dots(simd, &x.bytes[..4], zeros(simd), &codes[..4]);
+            let high = small_dots(simd, &x.bytes[4..], zeros(simd), &codes[4..]);
             let (scales, minima) = (block.bits(simd, sub / 2, 0, 0x0f), block.bits(simd, sub / 2, 4, 0x0f));
             add_halves(simd, x, two_fields(simd, scales, sub, d), [low, high], sums);
             let offsets = [less(simd, x, 0, 8), less(simd, x, 1, 8)];
@@ -57,8 +60,8 @@ impl Block for Q3_K {
                 let low = block.bits(simd, 8 + 8 * (sub / 4) + w, 2 * (sub % 4), 3);
                 codes[w] = simd.or(low, shl(simd, block.bits(simd, w, sub, 1), 2));
             }
-            let low = dots(simd, &x.bytes[..4], less(simd, x, 0, 4), &codes[..4]);
-            let high = dots(simd, &x.bytes[4..], less(simd, x, 1, 4), &codes[4..]);
+            let low = small_dots(simd, &x.bytes[..4], less(simd, x, 0, 4), &codes[..4]);
+            let high = small_dots(simd, &x.bytes[4..], less(simd, x, 1, 4), &codes[4..]);
             // Scale `i` of 16: byte `i % 4`, low nibbles in two words, high bits in the third.
             let scale = block.bits(simd, 24 + sub / 2 % 2, 4 * (sub / 4), 0x0f);
             let scale = simd.or(scale, shl(simd, block.bits(simd, 26, 2 * (sub / 2), 0x03), 4));
@@ -113,6 +116,7 @@ fn add_with_minima<S: Dots, const N: usize, const FIVE: bool>(
             let x = &x[4 * part + 2 * pair..][..2];
             // Each word is read once: memory is fastest when it is read in order.
             let mut products = [zeros::<S, N>(simd); 2];
+            let mut pairs = [begin(simd, &products[0]); 2];
             for w in 0..8 {
                 let both = simd.load_words(&words[w]);
                 for high in 0..2 {
@@ -122,12 +126,20 @@ fn add_with_minima<S: Dots, const N: usize, const FIVE: bool>(
                         codes = simd.or(codes, simd.and(shl(simd, bit, 4), mask(simd, 0x10)));
                     }
                     for n in 0..N {
-                        products[high][n] = simd.dot(products[high][n], codes, x[high].bytes[w][n]);
+                        if FIVE {
+                            products[high][n] = simd.dot(products[high][n], codes, x[high].bytes[w][n]);
+                        } else {
+                            pairs[high][n] = simd.add_pairs(pairs[high][n], codes, x[high].bytes[w][n]);
+                        }
                     }
                 }
                 if FIVE {
                     fifth[w] = simd.shr(fifth[w], simd.splat_i32(2));
                 }
+            }
+            if !FIVE {
+                finish(simd, pairs[0], &mut products[0]);
+                finish(simd, pairs[1], &mut products[1]);
             }
             for (x, products) in x.iter().zip(products) {
                 add_scaled(simd, x, simd.mul(d, simd.to_f32(byte(simd, scales, 0))), products, sums);

@@ -1,6 +1,6 @@
 //! The one-level formats of 32 elements.
 
-use super::{Block, Stored, add_scaled, bits, dots, less, shl, signed_dots, subtract_min, zeros};
+use super::{Block, Stored, add_scaled, bits, dots, less, shl, signed_dots, small_dots, subtract_min, zeros};
 use crate::flex::interleaved::columns::Columns;
 use crate::flex::simd::Dots;
 
@@ -31,7 +31,7 @@ fn four_bits<S: Dots>(simd: S, block: Stored<'_>) -> [S::I; 8] {
 }
 
 macro_rules! one_level {
-    ($name:ident, $words:literal, $offset:literal, $codes:ident) => {
+    ($name:ident, $words:literal, $offset:literal, $codes:ident, $dots:ident) => {
         #[allow(non_camel_case_types)]
         pub(in crate::flex::interleaved) struct $name;
 
@@ -42,12 +42,12 @@ macro_rules! one_level {
 
             #[inline(always)]
             fn add<S: Dots, const N: usize>(simd: S, block: Stored<'_>, x: &[Columns<N>], sums: &mut [S::F; N]) {
-                let dots = dots(simd, &x[0].bytes, less(simd, &x[0], 2, $offset), &$codes(simd, block));
+                let dots = $dots(simd, &x[0].bytes, less(simd, &x[0], 2, $offset), &$codes(simd, block));
                 add_scaled(simd, &x[0], block.half(simd, 0), dots, sums);
             }
         }
     };
-    ($name:ident, $words:literal, min, $codes:ident) => {
+    ($name:ident, $words:literal, min, $codes:ident, $dots:ident) => {
         #[allow(non_camel_case_types)]
         pub(in crate::flex::interleaved) struct $name;
 
@@ -58,7 +58,7 @@ macro_rules! one_level {
 
             #[inline(always)]
             fn add<S: Dots, const N: usize>(simd: S, block: Stored<'_>, x: &[Columns<N>], sums: &mut [S::F; N]) {
-                let dots = dots(simd, &x[0].bytes, zeros(simd), &$codes(simd, block));
+                let dots = $dots(simd, &x[0].bytes, zeros(simd), &$codes(simd, block));
                 add_scaled(simd, &x[0], block.half(simd, 0), dots, sums);
                 let min = simd.sub(simd.splat(0.0), block.half(simd, 1));
                 subtract_min(simd, &x[0], min, sums);
@@ -67,10 +67,10 @@ macro_rules! one_level {
     };
 }
 
-one_level!(Q4_0, 4, 8, four_bits);
-one_level!(Q4_1, 4, min, four_bits);
-one_level!(Q5_0, 5, 16, five_bits);
-one_level!(Q5_1, 5, min, five_bits);
+one_level!(Q4_0, 4, 8, four_bits, small_dots);
+one_level!(Q4_1, 4, min, four_bits, small_dots);
+one_level!(Q5_0, 5, 16, five_bits, dots);
+one_level!(Q5_1, 5, min, five_bits, dots);
 
 #[allow(non_camel_case_types)]
 pub(in crate::flex::interleaved) struct Q8_0;
