@@ -74,15 +74,8 @@ impl<'a> Activations<'a> {
             Self::Narrow(x) => with_pairs(matrix, first, rows, |groups| each(level, groups, x, out)),
             Self::Pairs(proof, x) => with_pairs(matrix, first, rows, |groups| {
                 for (x, out) in x.chunks_exact(matrix.cols() / 2).zip(out.chunks_mut(WIDE)) {
-                    // Two groups share what is loaded of x.
-                    let (pairs, rest) = groups.as_chunks::<2>();
-                    for (i, pair) in pairs.iter().enumerate() {
-                        let sums = proof.product(*pair, x);
-                        store(out, 2 * i * LANES, &sums[0]);
-                        store(out, (2 * i + 1) * LANES, &sums[1]);
-                    }
-                    if let [group] = rest {
-                        store(out, 2 * pairs.len() * LANES, &proof.product([*group], x)[0]);
+                    for (start, group) in starts.clone().zip(groups) {
+                        store(out, start, &proof.product(group, x));
                     }
                 }
             }),

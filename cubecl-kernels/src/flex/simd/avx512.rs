@@ -3,7 +3,7 @@
 
 use std::arch::x86_64::*;
 
-use super::{Dots, Kernel, LANES, Simd, Unit, Words};
+use super::{Dots, Kernel, LANES, Simd, Unit, Words, dots::pairs_are_sums};
 
 /// Proof that the processor has AVX-512 F, BW, DQ, VL, VNNI, FMA and F16C.
 #[derive(Clone, Copy, Debug)]
@@ -194,7 +194,7 @@ impl Simd for Avx512 {
 }
 
 impl Dots for Avx512 {
-    type Pairs = __m512i;
+    pairs_are_sums!();
 
     /// The first operand of `vpdpbusd` is unsigned.
     const SIGNED_BIAS: i32 = 128;
@@ -223,18 +223,6 @@ impl Dots for Avx512 {
     #[inline(always)]
     fn dot(self, sum: __m512i, codes: __m512i, x: [i8; 4]) -> __m512i {
         on!(_mm512_dpbusd_epi32(sum, codes, _mm512_set1_epi32(i32::from_le_bytes(x.map(i8::cast_unsigned)))))
-    }
-    #[inline(always)]
-    fn begin(self, sum: __m512i) -> __m512i {
-        sum
-    }
-    #[inline(always)]
-    fn add_pairs(self, pairs: __m512i, codes: __m512i, x: [i8; 4]) -> __m512i {
-        self.dot(pairs, codes, x)
-    }
-    #[inline(always)]
-    fn finish(self, pairs: __m512i, _: __m512i) -> __m512i {
-        pairs
     }
     #[inline(always)]
     fn dot_signed(self, sum: __m512i, codes: __m512i, x: [i8; 4]) -> __m512i {

@@ -25,20 +25,13 @@ impl Bf16 {
         present.then_some(Self(()))
     }
 
-    /// `out[g][n][r] = Σ_w groups[g][w][r] · x[w][n]`, each word a pair of bfloat16.
-    ///
-    /// # Panics
-    /// When a group is shorter than `x`.
-    pub(crate) fn product<const G: usize, const N: usize>(
-        self,
-        groups: [&[Words]; G],
-        x: &[[u32; N]],
-    ) -> [[Unit; N]; G] {
+    /// `out[n][r] = Σ_w words[w][r] · x[w][n]`, each word a pair of bfloat16.
+    pub(crate) fn product<const N: usize>(self, words: &[Words], x: &[[u32; N]]) -> [Unit; N] {
         #[cfg(target_arch = "x86_64")]
         // SAFETY: `self` exists only where `detect` saw the features.
-        return unsafe { product(groups, x) };
+        return unsafe { product(words, x) };
         #[cfg(not(target_arch = "x86_64"))]
-        unreachable!("no proof without the instructions: {} groups, {} columns", groups.len(), x.len())
+        unreachable!("no proof without the instructions: {} words, {} columns", words.len(), x.len())
     }
 
     /// The products of sixteen rows in twelve bits a weight (`interleaved/twelve_bits.rs`): blocks of a line of
@@ -83,23 +76,21 @@ impl Bf16 {
 
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx512f,avx512bf16")]
-fn product<const G: usize, const N: usize>(groups: [&[Words]; G], x: &[[u32; N]]) -> [[Unit; N]; G] {
-    let groups = groups.map(|group| group[..x.len()].as_ptr());
-    let mut sums = [[_mm512_setzero_ps(); N]; G];
-    for (i, x) in x.iter().enumerate() {
-        // SAFETY: `i` is below the groups' length; sixteen words each, read unaligned.
-        let words = groups.map(|group| as_bf16(unsafe { _mm512_loadu_si512(group.add(i).cast()) }));
+fn product<const N: usize>(words: &[Words], x: &[[u32; N]]) -> [Unit; N] {
+    let mut sums = [_mm512_setzero_ps(); N];
+    for (words, x) in words.iter().zip(x) {
+        // SAFETY: sixteen words, read unaligned; both vector types are 64 plain bytes.
+        let words: __m512bh = unsafe { std::mem::transmute(_mm512_loadu_si512(words.as_ptr().cast())) };
         for n in 0..N {
-            let x = as_bf16(_mm512_set1_epi32(x[n].cast_signed()));
-            for g in 0..G {
-                sums[g][n] = _mm512_dpbf16_ps(sums[g][n], words[g], x);
-            }
+            // SAFETY: as above.
+            let x: __m512bh = unsafe { std::mem::transmute(_mm512_set1_epi32(x[n].cast_signed())) };
+            sums[n] = _mm512_dpbf16_ps(sums[n], words, x);
         }
     }
-    let mut out = [[[0.0; LANES]; N]; G];
-    for (out, sum) in out.as_flattened_mut().iter_mut().zip(sums.as_flattened()) {
+    let mut out = [[0.0; LANES]; N];
+    for n in 0..N {
         // SAFETY: sixteen floats, written unaligned.
-        unsafe { _mm512_storeu_ps(out.as_mut_ptr(), *sum) };
+        unsafe { _mm512_storeu_ps(out[n].as_mut_ptr(), sums[n]) };
     }
     out
 }

@@ -41,3 +41,24 @@ pub(crate) trait Dots: Simd {
     /// Sixteen f32 in `-127..=127` as the nearest integers.
     fn to_bytes(self, a: Self::F) -> [i8; LANES];
 }
+
+/// [`Dots::Pairs`] of a level whose products are summed in 32 bits by the instructions that make them.
+macro_rules! pairs_are_sums {
+    () => {
+        type Pairs = Self::I;
+
+        #[inline(always)]
+        fn begin(self, sum: Self::I) -> Self::I {
+            sum
+        }
+        #[inline(always)]
+        fn add_pairs(self, pairs: Self::I, codes: Self::I, x: [i8; 4]) -> Self::I {
+            self.dot(pairs, codes, x)
+        }
+        #[inline(always)]
+        fn finish(self, pairs: Self::I, _: Self::I) -> Self::I {
+            pairs
+        }
+    };
+}
+pub(super) use pairs_are_sums;

@@ -4,7 +4,7 @@
 use std::arch::aarch64::*;
 use std::array::from_fn;
 
-use super::{Dots, LANES, Simd, Unit, Words};
+use super::{Dots, LANES, Simd, Unit, Words, dots::pairs_are_sums};
 
 /// NEON, which every 64-bit ARM processor has.
 #[derive(Clone, Copy, Debug)]
@@ -247,7 +247,7 @@ fn transpose_4x4([a, b, c, d]: [float32x4_t; 4]) -> [float32x4_t; 4] {
 }
 
 impl Dots for Neon {
-    type Pairs = I;
+    pairs_are_sums!();
 
     const SIGNED_BIAS: i32 = 0;
     const MANY_REGISTERS: bool = false;
@@ -275,18 +275,6 @@ impl Dots for Neon {
     #[inline(always)]
     fn dot(self, sum: I, codes: I, x: [i8; 4]) -> I {
         self.dot_signed(sum, codes, x)
-    }
-    #[inline(always)]
-    fn begin(self, sum: I) -> I {
-        sum
-    }
-    #[inline(always)]
-    fn add_pairs(self, pairs: I, codes: I, x: [i8; 4]) -> I {
-        self.dot(pairs, codes, x)
-    }
-    #[inline(always)]
-    fn finish(self, pairs: I, _: I) -> I {
-        pairs
     }
     #[inline(always)]
     fn dot_signed(self, sum: I, codes: I, x: [i8; 4]) -> I {

@@ -4,7 +4,7 @@ use std::array::from_fn;
 
 use half::{bf16, f16};
 
-use super::{Dots, LANES, Simd, Unit, Words};
+use super::{Dots, LANES, Simd, Unit, Words, dots::pairs_are_sums};
 
 /// Plain Rust.
 #[derive(Clone, Copy, Debug)]
@@ -132,7 +132,7 @@ impl Simd for Scalar {
 }
 
 impl Dots for Scalar {
-    type Pairs = Self::I;
+    pairs_are_sums!();
 
     const SIGNED_BIAS: i32 = 0;
     const MANY_REGISTERS: bool = false;
@@ -160,18 +160,6 @@ impl Dots for Scalar {
     #[inline(always)]
     fn dot(self, sum: Self::I, codes: Self::I, x: [i8; 4]) -> Self::I {
         self.dot_signed(sum, codes, x)
-    }
-    #[inline(always)]
-    fn begin(self, sum: Self::I) -> Self::I {
-        sum
-    }
-    #[inline(always)]
-    fn add_pairs(self, pairs: Self::I, codes: Self::I, x: [i8; 4]) -> Self::I {
-        self.dot(pairs, codes, x)
-    }
-    #[inline(always)]
-    fn finish(self, pairs: Self::I, _: Self::I) -> Self::I {
-        pairs
     }
     #[inline(always)]
     fn dot_signed(self, sum: Self::I, codes: Self::I, x: [i8; 4]) -> Self::I {
