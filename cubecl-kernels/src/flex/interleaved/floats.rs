@@ -1,10 +1,9 @@
 //! Products with interleaved bfloat16.
 #![allow(clippy::needless_range_loop)]
 
-use std::cell::RefCell;
-
 use super::layout::Interleaved;
 use super::memory::Line;
+use super::pairs::with_pairs;
 use super::product::{NARROW, WIDE, store};
 use super::twelve_bits::{Rows, TwelveBits};
 use crate::flex::pool;
@@ -52,7 +51,7 @@ impl<'a> Activations<'a> {
             return Self::One(bytemuck::cast_slice(x).to_vec());
         }
         if m > WIDE
-            && let Some(proof) = level.bf16()
+            && let Some(proof) = level.bf16().filter(|proof| proof.outruns_float32())
         {
             let pair = |x: &[f32], at: usize| bf16_bits(x[2 * at]) | bf16_bits(x[2 * at + 1]) << 16;
             return Self::Pairs(proof, panels(x, cols, cols / 2, pair));
@@ -69,10 +68,12 @@ impl<'a> Activations<'a> {
         let rows = out.first().map_or(0, |out| out.len());
         let starts = (0..rows).step_by(LANES);
         match self {
-            Self::One(x) => with_pairs(matrix, first, rows, |groups| level.run(Panel { groups, x, out })),
-            Self::Wide(x) => with_pairs(matrix, first, rows, |groups| each(level, groups, x, out)),
-            Self::Narrow(x) => with_pairs(matrix, first, rows, |groups| each(level, groups, x, out)),
-            Self::Pairs(proof, x) => with_pairs(matrix, first, rows, |groups| {
+            Self::One(x) => {
+                with_pairs(level, matrix, first, rows, |groups| level.run(Panel { groups, x, from_memory: true, out }))
+            }
+            Self::Wide(x) => with_pairs(level, matrix, first, rows, |groups| each(level, groups, x, out)),
+            Self::Narrow(x) => with_pairs(level, matrix, first, rows, |groups| each(level, groups, x, out)),
+            Self::Pairs(proof, x) => with_pairs(level, matrix, first, rows, |groups| {
                 for (x, out) in x.chunks_exact(matrix.cols() / 2).zip(out.chunks_mut(WIDE)) {
                     for (start, group) in starts.clone().zip(groups) {
                         store(out, start, &proof.product(group, x));
@@ -98,36 +99,13 @@ impl<'a> Activations<'a> {
 /// The products of some groups with all panels.
 fn each<const N: usize>(level: Level, groups: &[&[Line]], x: &[[f32; N]], out: &mut [&mut [f32]]) {
     let cols = groups.first().map_or(1, |group| 2 * group.len());
-    for (x, out) in x.chunks_exact(cols).zip(out.chunks_mut(N)) {
-        level.run(Panel { groups, x, out });
+    for (i, (x, out)) in x.chunks_exact(cols).zip(out.chunks_mut(N)).enumerate() {
+        level.run(Panel { groups, x, from_memory: i == 0, out });
     }
-}
-
-/// Calls `f` with the groups that `rows` rows from group `first` on lie in, a pair of columns to a word.
-pub(super) fn with_pairs(matrix: &Interleaved, first: usize, rows: usize, f: impl FnOnce(&[&[Line]])) {
-    thread_local! {
-        /// Kept from call to call: new memory would be touched for the first time in each.
-        static UNPACKED: RefCell<Vec<Line>> = const { RefCell::new(Vec::new()) };
-    }
-    let groups = first..first + rows.div_ceil(LANES);
-    let Some(twelve_bits) = matrix.twelve_bits() else {
-        return f(&groups.map(|group| matrix.group(group)).collect::<Vec<_>>());
-    };
-    UNPACKED.with_borrow_mut(|lines| {
-        let length = matrix.cols() / 2;
-        let needed = groups.len() * length;
-        if lines.len() < needed {
-            lines.resize(needed, [0; LANES]);
-        }
-        for (group, out) in groups.zip(lines.chunks_exact_mut(length)) {
-            twelve_bits.unpack(group, matrix.group(group), out);
-        }
-        f(&lines[..needed].chunks_exact(length).collect::<Vec<_>>());
-    });
 }
 
 /// The bits of the nearest bfloat16, ties to even, without a branch.
-fn bf16_bits(x: f32) -> u32 {
+pub(super) fn bf16_bits(x: f32) -> u32 {
     let bits = x.to_bits();
     let rounded = bits.wrapping_add(0x7fff + (bits >> 16 & 1)) >> 16;
     if x.is_nan() { 0x7fc0 } else { rounded }
@@ -157,6 +135,8 @@ struct Panel<'a, 'b, const N: usize> {
     groups: &'a [&'a [Line]],
     /// `[cols, N]`
     x: &'a [[f32; N]],
+    /// Whether nobody has read the groups yet.
+    from_memory: bool,
     out: &'a mut [&'b mut [f32]],
 }
 
@@ -166,7 +146,7 @@ impl<const N: usize> Kernel for Panel<'_, '_, N> {
     #[inline(always)]
     fn run<S: Dots>(self, simd: S) {
         for (i, group) in self.groups.iter().enumerate() {
-            store(self.out, i * LANES, &product(simd, group, self.x));
+            store(self.out, i * LANES, &product(simd, group, self.x, self.from_memory));
         }
     }
 }
@@ -174,10 +154,13 @@ impl<const N: usize> Kernel for Panel<'_, '_, N> {
 /// The products of sixteen rows; each is summed in four parts for a single row of `x`, else in two if registers
 /// hold them.
 #[inline(always)]
-fn product<S: Dots, const N: usize>(simd: S, words: &[Line], x: &[[f32; N]]) -> [Unit; N] {
+fn product<S: Dots, const N: usize>(simd: S, words: &[Line], x: &[[f32; N]], from_memory: bool) -> [Unit; N] {
     let mut sums = [[simd.splat(0.0); N]; 4];
     let high = simd.splat_i32(0xffff_0000_u32.cast_signed());
     for (words, x) in words.as_chunks::<2>().0.iter().zip(x.as_chunks::<4>().0) {
+        if from_memory {
+            words.iter().for_each(|line| simd.prefetch(line));
+        }
         for i in 0..2 {
             let pair = simd.load_words(&words[i]);
             let low = simd.bits_as_f32(simd.shl(pair, simd.splat_i32(16)));

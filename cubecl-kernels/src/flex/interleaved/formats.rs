@@ -24,6 +24,9 @@ pub(super) trait Block {
 
     /// Adds the products of a block with `N` rows of activations; lane `r` of `sums[n]` is row `r`.
     fn add<S: Dots, const N: usize>(simd: S, block: Stored<'_>, x: &[Columns<N>], sums: &mut [S::F; N]);
+
+    /// Writes the weights as pairs of columns in the nearest bfloat16, `[16 SUBS]` lines.
+    fn unpack<S: Dots>(simd: S, block: Stored<'_>, out: &mut [Line]);
 }
 
 /// The words and halves of a block.
@@ -68,6 +71,12 @@ fn mask<S: Dots>(simd: S, mask: u8) -> S::I {
 #[inline(always)]
 fn byte<S: Dots>(simd: S, words: S::I, at: usize) -> S::I {
     simd.and(simd.shr(words, simd.splat_i32(8 * at as i32)), simd.splat_i32(0xff))
+}
+
+/// Byte `at` of each word, signed.
+#[inline(always)]
+fn signed_byte<S: Dots>(simd: S, words: S::I, at: usize) -> S::I {
+    simd.shr_signed(shl(simd, words, 24 - 8 * at), simd.splat_i32(24))
 }
 
 #[inline(always)]
@@ -195,4 +204,35 @@ fn subtract_min<S: Dots, const N: usize>(simd: S, x: &Columns<N>, min: S::F, sum
     for n in 0..N {
         sums[n] = simd.fma(min, simd.splat(x.minus_sums[n]), sums[n]);
     }
+}
+
+/// Writes the 32 columns `scale code + offset` of a sub-block, with a scale and an offset for either half.
+#[inline(always)]
+fn write<S: Dots>(simd: S, codes: &[S::I; 8], scales: [S::F; 2], offsets: [S::F; 2], out: &mut [Line]) {
+    for (w, out) in out[..16].as_chunks_mut::<2>().0.iter_mut().enumerate() {
+        let (scale, offset) = (scales[w / 4], offsets[w / 4]);
+        for pair in 0..2 {
+            let low = simd.to_f32(byte(simd, codes[w], 2 * pair));
+            let high = simd.to_f32(byte(simd, codes[w], 2 * pair + 1));
+            simd.store_pairs(simd.fma(low, scale, offset), simd.fma(high, scale, offset), &mut out[pair]);
+        }
+    }
+}
+
+/// [`write`] of signed codes, without an offset.
+#[inline(always)]
+fn write_signed<S: Dots>(simd: S, codes: &[S::I; 8], scale: S::F, out: &mut [Line]) {
+    for (w, out) in out[..16].as_chunks_mut::<2>().0.iter_mut().enumerate() {
+        for pair in 0..2 {
+            let low = simd.to_f32(signed_byte(simd, codes[w], 2 * pair));
+            let high = simd.to_f32(signed_byte(simd, codes[w], 2 * pair + 1));
+            simd.store_pairs(simd.mul(low, scale), simd.mul(high, scale), &mut out[pair]);
+        }
+    }
+}
+
+/// `-factor a`.
+#[inline(always)]
+fn minus<S: Dots>(simd: S, factor: f32, a: S::F) -> S::F {
+    simd.mul(simd.splat(-factor), a)
 }

@@ -14,7 +14,9 @@ mod floats;
 mod formats;
 mod layout;
 mod memory;
+mod pairs;
 mod product;
+mod tiles;
 mod twelve_bits;
 
 #[cfg(test)]

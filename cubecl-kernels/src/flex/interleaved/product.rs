@@ -7,6 +7,7 @@ use super::floats;
 use super::formats::{self, Block, Stored};
 use super::layout::Interleaved;
 use super::memory::Line;
+use super::tiles;
 use crate::flex::linear::cut;
 use crate::flex::pool;
 use crate::flex::simd::{Dots, Kernel, LANES, Level, Unit};
@@ -59,6 +60,11 @@ pub(super) fn linear_at(
         ..=WIDE => share.max(TASK_WEIGHTS.div_ceil(LANES * cols)),
         _ => share.min(TASK_GROUPS),
     };
+    if let Some(x) = tiles::Activations::new(level, matrix, x, m) {
+        let task_groups = share.min(TASK_GROUPS);
+        let mut tasks = cut(columns, task_groups * LANES);
+        return pool::for_each(&mut tasks, |task, out| x.multiply(level, matrix, task * task_groups, out));
+    }
     let mut tasks = cut(columns, task_groups * LANES);
     if matrix.format == Format::BF16 {
         let x = floats::Activations::new(level, matrix, x, m);
@@ -138,7 +144,8 @@ impl Task<'_, '_> {
     fn panel<B: Block, const N: usize>(&mut self, level: Level, panel: &[Columns<N>], first_row: usize) {
         let end = self.out.len().min(first_row + N);
         let (matrix, first, block) = (self.matrix, self.first, PhantomData::<B>);
-        level.run(Panel { matrix, first, panel, out: &mut self.out[first_row..end], block });
+        let from_memory = first_row == 0;
+        level.run(Panel { matrix, first, panel, from_memory, out: &mut self.out[first_row..end], block });
     }
 }
 
@@ -148,6 +155,8 @@ struct Panel<'a, 'b, B, const N: usize> {
     matrix: &'a Interleaved,
     first: usize,
     panel: &'a [Columns<N>],
+    /// Whether nobody has read the groups yet.
+    from_memory: bool,
     out: &'a mut [&'b mut [f32]],
     block: PhantomData<B>,
 }
@@ -160,7 +169,7 @@ impl<B: Block, const N: usize> Kernel for Panel<'_, '_, B, N> {
         let rows = self.out.first().map_or(0, |out| out.len());
         for start in (0..rows).step_by(LANES) {
             let group = self.matrix.group(self.first + start / LANES);
-            let sums = product::<S, B, N>(simd, group, self.panel);
+            let sums = product::<S, B, N>(simd, group, self.panel, self.from_memory);
             store(self.out, start, &sums);
         }
     }
@@ -179,15 +188,26 @@ pub(super) fn store(out: &mut [&mut [f32]], start: usize, sums: &[Unit]) {
 
 /// The products of sixteen rows with `N` rows of activations.
 #[inline(always)]
-fn product<S: Dots, B: Block, const N: usize>(simd: S, group: &[Line], panel: &[Columns<N>]) -> [Unit; N] {
+fn product<S: Dots, B: Block, const N: usize>(
+    simd: S,
+    group: &[Line],
+    panel: &[Columns<N>],
+    from_memory: bool,
+) -> [Unit; N] {
     let mut sums = [simd.splat(0.0); N];
     let chunk_blocks = 2 / B::HALVES;
     let chunks = group.chunks(1 + chunk_blocks * B::WORDS).zip(panel.chunks(chunk_blocks * B::SUBS));
     for (chunk, x) in chunks {
         let [halves, words @ ..] = chunk else { break };
+        if from_memory {
+            simd.prefetch(halves);
+        }
         let halves: &[[u16; LANES]; 2] = bytemuck::cast_ref(halves);
         let blocks = words.chunks_exact(B::WORDS).zip(halves.chunks_exact(B::HALVES));
         for ((words, halves), x) in blocks.zip(x.chunks_exact(B::SUBS)) {
+            if from_memory {
+                words.iter().for_each(|line| simd.prefetch(line));
+            }
             B::add(simd, Stored { words, halves }, x, &mut sums);
         }
     }

@@ -3,10 +3,11 @@ use std::time::Instant;
 use half::bf16;
 
 use super::columns::{SUB, dequantized, quantize};
-use super::floats::with_pairs;
+use super::pairs::with_pairs;
 use super::product::linear_at;
+use super::tiles::multiplier;
 use super::{Interleaved, linear};
-use crate::flex::simd::Level;
+use crate::flex::simd::{LANES, Level};
 use crate::flex::test_data::{Random, random_blocks};
 use crate::formats::Format;
 
@@ -67,6 +68,19 @@ fn activations_are_within_half_a_step() {
     }
 }
 
+/// The rows as pairs of bfloat16 stand for them.
+fn unpacked(level: Level, matrix: &Interleaved) -> Vec<f32> {
+    let mut out = Vec::new();
+    with_pairs(level, matrix, 0, matrix.rows, |groups| {
+        for row in 0..matrix.rows {
+            for line in groups[row / LANES] {
+                out.extend([line[row % LANES] << 16, line[row % LANES] & 0xffff_0000].map(f32::from_bits));
+            }
+        }
+    });
+    out
+}
+
 fn check(level: Level, format: Format, rows: usize, cols: usize, m: usize, random: &mut Random) {
     let stored = random_blocks(random, format, rows * cols);
     let matrix = Interleaved::new(format, rows, cols, &stored).unwrap();
@@ -76,11 +90,16 @@ fn check(level: Level, format: Format, rows: usize, cols: usize, m: usize, rando
     linear_at(level, &matrix, &x, m, &mut out, stride, offset);
     let mut weights = vec![0.0; rows * cols];
     format.dequantize(&stored, &mut weights);
+    let rounded = |x: &[f32]| x.iter().map(|x| bf16::from_f32(*x).to_f32()).collect();
     let x = match format {
-        Format::BF16 if level.bf16().is_some() && (m > 8 || matrix.twelve_bits().is_some()) => {
-            x.iter().map(|x| bf16::from_f32(*x).to_f32()).collect()
+        _ if multiplier(level, format, m).is_some() => {
+            weights = unpacked(level, &matrix);
+            rounded(&x)
         }
-        Format::BF16 => x,
+        Format::BF16 => match level.bf16() {
+            Some(proof) if m <= 8 && matrix.twelve_bits().is_some() || m > 8 && proof.outruns_float32() => rounded(&x),
+            _ => x,
+        },
         _ => dequantized(&x, cols),
     };
     for (x, out) in x.chunks_exact(cols).zip(out.chunks_exact(stride)) {
@@ -105,7 +124,7 @@ fn every_format_level_and_row_count_agrees_with_the_reference() {
     let mut random = Random::new(22);
     for level in Level::available() {
         for format in formats() {
-            for m in [1, 2, 3, 4, 5, 7, 8, 9, 12, 23, 70] {
+            for m in [1, 2, 3, 4, 5, 7, 8, 9, 12, 23, 33, 70] {
                 let cols = (1 + random.below(3)) * block_len(format);
                 check(level, format, 1 + random.below(40), cols, m, &mut random);
             }
@@ -114,11 +133,36 @@ fn every_format_level_and_row_count_agrees_with_the_reference() {
 }
 
 #[test]
+fn groups_of_every_format_unpack_to_the_nearest_bfloat16() {
+    let mut random = Random::new(27);
+    for format in formats() {
+        for (rows, blocks) in [(1, 1), (18, 2), (35, 3)] {
+            let cols = blocks * block_len(format);
+            let stored = random_blocks(&mut random, format, rows * cols);
+            let matrix = Interleaved::new(format, rows, cols, &stored).unwrap();
+            let mut weights = vec![0.0; rows * cols];
+            format.dequantize(&stored, &mut weights);
+            for level in Level::available() {
+                for (found, weight) in unpacked(level, &matrix).iter().zip(&weights) {
+                    // Half of bfloat16's last place, and what float32 lost of minima before.
+                    let bound = weight.abs() / 255.0 + 1e-6;
+                    assert!((found - weight).abs() <= bound, "{level:?} {format}: {found} for {weight}");
+                }
+            }
+        }
+    }
+}
+
+#[test]
 fn shapes_beyond_one_task_agree_with_the_reference() {
     let mut random = Random::new(23);
-    for (format, rows, cols) in
-        [(Format::Q4_K, 1030, 768), (Format::Q8_0, 1111, 544), (Format::Q6_K, 777, 1024), (Format::BF16, 777, 1024)]
-    {
+    for (format, rows, cols) in [
+        (Format::Q4_K, 1030, 768),
+        (Format::Q8_0, 1111, 544),
+        (Format::Q6_K, 777, 1024),
+        (Format::BF16, 777, 1024),
+        (Format::Q4_0, 300, 4128),
+    ] {
         for m in [1, 3, 33, 150] {
             check(Level::best(), format, rows, cols, m, &mut random);
         }
@@ -148,7 +192,7 @@ fn twelve_bits_lose_nothing() {
             matrix.row(row, &mut found);
             assert!(found == expected, "row {row} of {rows}");
         }
-        with_pairs(&matrix, 0, rows, |groups| {
+        with_pairs(Level::best(), &matrix, 0, rows, |groups| {
             for (group, rows) in groups.iter().zip(stored.chunks(32 * cols)) {
                 for (i, line) in group.iter().enumerate() {
                     for (word, row) in line.iter().zip(rows.chunks_exact(2 * cols)) {

@@ -3,7 +3,7 @@
 
 use std::arch::x86_64::*;
 
-use super::{Dots, Kernel, LANES, Simd, Unit, Words};
+use super::{Dots, Kernel, LANES, PREFETCH, Simd, Unit, Words};
 
 /// Proof that the processor has AVX2, FMA and F16C.
 #[derive(Clone, Copy, Debug)]
@@ -246,6 +246,10 @@ impl Dots for Avx2 {
     const SIGNED_BIAS: i32 = 0;
     const MANY_REGISTERS: bool = false;
 
+    #[inline(always)]
+    fn prefetch(self, line: &Words) {
+        on!(_mm_prefetch::<_MM_HINT_T0>(line.as_ptr().wrapping_add(PREFETCH).cast()))
+    }
     #[inline(always)]
     fn load_words(self, from: &Words) -> I {
         on!([_mm256_loadu_si256(from.as_ptr().cast()), _mm256_loadu_si256(from[8..].as_ptr().cast())])

@@ -3,7 +3,7 @@
 
 use std::arch::x86_64::*;
 
-use super::{Dots, Kernel, LANES, Simd, Unit, Words, dots::pairs_are_sums};
+use super::{Dots, Kernel, LANES, PREFETCH, Simd, Unit, Words, dots::pairs_are_sums};
 
 /// Proof that the processor has AVX-512 F, BW, DQ, VL, VNNI, FMA and F16C.
 #[derive(Clone, Copy, Debug)]
@@ -201,6 +201,10 @@ impl Dots for Avx512 {
     const MANY_REGISTERS: bool = true;
 
     #[inline(always)]
+    fn prefetch(self, line: &Words) {
+        on!(_mm_prefetch::<_MM_HINT_T0>(line.as_ptr().wrapping_add(PREFETCH).cast()))
+    }
+    #[inline(always)]
     fn load_words(self, from: &Words) -> __m512i {
         on!(_mm512_loadu_si512(from.as_ptr().cast()))
     }
@@ -231,6 +235,23 @@ impl Dots for Avx512 {
     #[inline(always)]
     fn look_up_bytes(self, table: &[u8; 16], index: __m512i) -> __m512i {
         on!(_mm512_shuffle_epi8(_mm512_broadcast_i32x4(_mm_loadu_si128(table.as_ptr().cast())), index))
+    }
+    #[inline(always)]
+    fn store_pairs(self, low: __m512, high: __m512, to: &mut Words) {
+        on!({
+            let (low_bits, high_bits) = (_mm512_castps_si512(low), _mm512_castps_si512(high));
+            let (half, one) = (_mm512_set1_epi32(0x7fff), _mm512_set1_epi32(1));
+            // Half of the last place less its lowest bit, plus the bit above: ties go to even.
+            let low_odd = _mm512_and_si512(_mm512_srli_epi32::<16>(low_bits), one);
+            let high_odd = _mm512_and_si512(_mm512_srli_epi32::<16>(high_bits), one);
+            let low_bits = _mm512_add_epi32(low_bits, _mm512_add_epi32(half, low_odd));
+            let high_bits = _mm512_add_epi32(high_bits, _mm512_add_epi32(half, high_odd));
+            let upper = _mm512_set1_epi32(0xffff_0000_u32.cast_signed());
+            let pairs = _mm512_or_si512(_mm512_srli_epi32::<16>(low_bits), _mm512_and_si512(high_bits, upper));
+            let nan = _mm512_cmp_ps_mask::<_CMP_UNORD_Q>(low, high);
+            let pairs = _mm512_mask_mov_epi32(pairs, nan, _mm512_set1_epi32(0x7fc0_7fc0));
+            _mm512_storeu_si512(to.as_mut_ptr().cast(), pairs);
+        })
     }
     #[inline(always)]
     fn to_bytes(self, a: __m512) -> [i8; LANES] {

@@ -1,9 +1,17 @@
 //! Products of bytes: what the interleaved matrices are multiplied with.
 
+use half::bf16;
+
 use super::{LANES, Simd};
 
 /// Sixteen little-endian words: one of each of sixteen rows.
 pub(crate) type Words = [u32; LANES];
+
+/// How far ahead of what is multiplied memory is asked for, in words.
+///
+/// Server processors of Intel read 30 GB/s with two threads without it, 40 with 512 to 1,024 bytes, and again 30
+/// from 4,096 on.
+pub(crate) const PREFETCH: usize = 256;
 
 /// Operations on vectors of sixteen words of four bytes.
 pub(crate) trait Dots: Simd {
@@ -15,6 +23,12 @@ pub(crate) trait Dots: Simd {
     /// Whether sixteen vectors and some more stay in registers.
     const MANY_REGISTERS: bool;
 
+    /// Asks for what lies [`PREFETCH`] words after `line`, whatever that is.
+    #[inline(always)]
+    fn prefetch(self, line: &Words) {
+        // Most processors see by themselves that memory is read in order.
+        let _ = line;
+    }
     /// Reads sixteen words.
     fn load_words(self, from: &Words) -> Self::I;
     /// The bits of f32 as such.
@@ -38,6 +52,17 @@ pub(crate) trait Dots: Simd {
     fn dot_signed(self, sum: Self::I, codes: Self::I, x: [i8; 4]) -> Self::I;
     /// `table[index]` for every byte, each in `0..16`.
     fn look_up_bytes(self, table: &[u8; 16], index: Self::I) -> Self::I;
+    /// Writes pairs of the nearest bfloat16, ties to even, `low` in the lower halves; both are NaN where one is.
+    #[inline(always)]
+    fn store_pairs(self, low: Self::F, high: Self::F, to: &mut Words) {
+        let (mut lows, mut highs) = ([0.0; LANES], [0.0; LANES]);
+        self.store(low, &mut lows);
+        self.store(high, &mut highs);
+        for ((to, low), high) in to.iter_mut().zip(lows).zip(highs) {
+            let pair = u32::from(bf16::from_f32(low).to_bits()) | u32::from(bf16::from_f32(high).to_bits()) << 16;
+            *to = if low.is_nan() || high.is_nan() { 0x7fc0_7fc0 } else { pair };
+        }
+    }
     /// Sixteen f32 in `-127..=127` as the nearest integers.
     fn to_bytes(self, a: Self::F) -> [i8; LANES];
 }

@@ -13,11 +13,14 @@ mod dots;
 #[cfg(target_arch = "aarch64")]
 mod neon;
 mod scalar;
+mod tiles;
 
 use std::sync::OnceLock;
 
 pub(crate) use bf16::Bf16;
+use dots::PREFETCH;
 pub(crate) use dots::{Dots, Words};
+pub(crate) use tiles::{Sums, Tile, Tiles};
 
 /// Lanes of one vector.
 pub(crate) const LANES: usize = 16;
@@ -189,6 +192,15 @@ impl Level {
         match self {
             #[cfg(target_arch = "x86_64")]
             Self::Avx512(_) => Bf16::detect(),
+            _ => None,
+        }
+    }
+
+    /// Products of bfloat16 tiles, where this level has them.
+    pub(crate) fn tiles(self) -> Option<Tiles> {
+        match self {
+            #[cfg(target_arch = "x86_64")]
+            Self::Avx512(_) => Tiles::detect(),
             _ => None,
         }
     }

@@ -171,3 +171,37 @@ fn pairs_of_small_codes_do_not_overflow() {
         }
     }
 }
+
+struct StorePairs(Unit, Unit);
+
+impl Kernel for StorePairs {
+    type Output = Words;
+    #[inline(always)]
+    fn run<S: Dots>(self, simd: S) -> Words {
+        let mut out = [0; LANES];
+        simd.store_pairs(simd.load(&self.0), simd.load(&self.1), &mut out);
+        out
+    }
+}
+
+#[test]
+fn pairs_are_the_nearest_bfloat16() {
+    let mut random = Random::new(8);
+    let special = [0x3f80_8000, 0x3f81_8000, 0x7f7f_ffff, 0x0000_8001, 0x8000_0000, 0xff80_0000, 0x3f80_7fff];
+    for level in Level::available() {
+        for round in 0..100 {
+            let mut low: Unit = std::array::from_fn(|_| random.normal());
+            let high: Unit = std::array::from_fn(|_| random.normal() * 1e-30);
+            if round % 2 == 0 {
+                low[..special.len()].copy_from_slice(&special.map(f32::from_bits));
+            }
+            low[15] = f32::from_bits(0x7fff_e000);
+            let found = level.run(StorePairs(low, high));
+            for i in 0..15 {
+                let expected = [low[i], high[i]].map(|x| half::bf16::from_f32(x).to_bits());
+                assert_eq!([found[i] as u16, (found[i] >> 16) as u16], expected, "{level:?}: {} {}", low[i], high[i]);
+            }
+            assert_eq!(found[15], 0x7fc0_7fc0, "{level:?}");
+        }
+    }
+}

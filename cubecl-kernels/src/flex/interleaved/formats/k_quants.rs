@@ -1,10 +1,11 @@
 //! The k-quants: super-blocks of 256 columns.
 
 use super::{
-    Block, Stored, add_halves, add_scaled, begin, bits, byte, dots, finish, less, mask, shl, small_dots, subtract_min,
-    zeros,
+    Block, Stored, add_halves, add_scaled, begin, bits, byte, dots, finish, less, mask, minus, shl, signed_byte,
+    small_dots, subtract_min, write, zeros,
 };
 use crate::flex::interleaved::columns::Columns;
+use crate::flex::interleaved::memory::Line;
 use crate::flex::simd::Dots;
 
 /// Words: scales, then codes of two bits. Halves: scale of the scales, of the minima.
@@ -21,10 +22,7 @@ impl Block for Q2_K {
         // The sums of bytes are stored times -8.
         let (d, min) = (block.half(simd, 0), simd.mul(block.half(simd, 1), simd.splat(0.125)));
         for (sub, x) in x[..8].iter().enumerate() {
-            let mut codes = [simd.splat_i32(0); 8];
-            for w in 0..8 {
-                codes[w] = block.bits(simd, 4 + 8 * (sub / 4) + w, 2 * (sub % 4), 3);
-            }
+            let codes = two_bits(simd, block, 4, sub);
             let low = small_dots(simd, &x.bytes[..4], zeros(simd), &codes[..4]);
             let high = small_dots(simd, &x.bytes[4..], zeros(simd), &codes[4..]);
             let (scales, minima) = (block.bits(simd, sub / 2, 0, 0x0f), block.bits(simd, sub / 2, 4, 0x0f));
@@ -33,6 +31,26 @@ impl Block for Q2_K {
             add_halves(simd, x, two_fields(simd, minima, sub, min), offsets, sums);
         }
     }
+
+    #[inline(always)]
+    fn unpack<S: Dots>(simd: S, block: Stored<'_>, out: &mut [Line]) {
+        let (d, min) = (block.half(simd, 0), minus(simd, 1.0, block.half(simd, 1)));
+        for (sub, out) in out.as_chunks_mut::<16>().0.iter_mut().enumerate() {
+            let (scales, minima) = (block.bits(simd, sub / 2, 0, 0x0f), block.bits(simd, sub / 2, 4, 0x0f));
+            let (scales, offsets) = (two_fields(simd, scales, sub, d), two_fields(simd, minima, sub, min));
+            write(simd, &two_bits(simd, block, 4, sub), scales, offsets, out);
+        }
+    }
+}
+
+/// The codes of two bits of a sub-block, in words from `first`.
+#[inline(always)]
+fn two_bits<S: Dots>(simd: S, block: Stored<'_>, first: usize, sub: usize) -> [S::I; 8] {
+    let mut codes = [simd.splat_i32(0); 8];
+    for w in 0..8 {
+        codes[w] = block.bits(simd, first + 8 * (sub / 4) + w, 2 * (sub % 4), 3);
+    }
+    codes
 }
 
 /// The bytes of an even or odd sub-block's halves, times `size`.
@@ -53,24 +71,43 @@ impl Block for Q3_K {
 
     #[inline(always)]
     fn add<S: Dots, const N: usize>(simd: S, block: Stored<'_>, x: &[Columns<N>], sums: &mut [S::F; N]) {
-        let d = block.half(simd, 0);
         for (sub, x) in x[..8].iter().enumerate() {
-            let mut codes = [simd.splat_i32(0); 8];
-            for w in 0..8 {
-                let low = block.bits(simd, 8 + 8 * (sub / 4) + w, 2 * (sub % 4), 3);
-                codes[w] = simd.or(low, shl(simd, block.bits(simd, w, sub, 1), 2));
-            }
+            let codes = three_bits(simd, block, sub);
             let low = small_dots(simd, &x.bytes[..4], less(simd, x, 0, 4), &codes[..4]);
             let high = small_dots(simd, &x.bytes[4..], less(simd, x, 1, 4), &codes[4..]);
-            // Scale `i` of 16: byte `i % 4`, low nibbles in two words, high bits in the third.
-            let scale = block.bits(simd, 24 + sub / 2 % 2, 4 * (sub / 4), 0x0f);
-            let scale = simd.or(scale, shl(simd, block.bits(simd, 26, 2 * (sub / 2), 0x03), 4));
-            let [first, second] = two_fields(simd, scale, sub, simd.splat(1.0));
-            let offset = simd.splat(32.0);
-            let scales = [simd.mul(d, simd.sub(first, offset)), simd.mul(d, simd.sub(second, offset))];
-            add_halves(simd, x, scales, [low, high], sums);
+            add_halves(simd, x, scales_less_32(simd, block, sub), [low, high], sums);
         }
     }
+
+    #[inline(always)]
+    fn unpack<S: Dots>(simd: S, block: Stored<'_>, out: &mut [Line]) {
+        for (sub, out) in out.as_chunks_mut::<16>().0.iter_mut().enumerate() {
+            let scales = scales_less_32(simd, block, sub);
+            let offsets = [minus(simd, 4.0, scales[0]), minus(simd, 4.0, scales[1])];
+            write(simd, &three_bits(simd, block, sub), scales, offsets, out);
+        }
+    }
+}
+
+/// The codes of a sub-block of `Q3_K`.
+#[inline(always)]
+fn three_bits<S: Dots>(simd: S, block: Stored<'_>, sub: usize) -> [S::I; 8] {
+    let mut codes = two_bits(simd, block, 8, sub);
+    for w in 0..8 {
+        codes[w] = simd.or(codes[w], shl(simd, block.bits(simd, w, sub, 1), 2));
+    }
+    codes
+}
+
+/// The scales of a sub-block's halves of `Q3_K`.
+#[inline(always)]
+fn scales_less_32<S: Dots>(simd: S, block: Stored<'_>, sub: usize) -> [S::F; 2] {
+    // Scale `i` of 16: byte `i % 4`, low nibbles in two words, high bits in the third.
+    let scale = block.bits(simd, 24 + sub / 2 % 2, 4 * (sub / 4), 0x0f);
+    let scale = simd.or(scale, shl(simd, block.bits(simd, 26, 2 * (sub / 2), 0x03), 4));
+    let [first, second] = two_fields(simd, scale, sub, simd.splat(1.0));
+    let (d, offset) = (block.half(simd, 0), simd.splat(32.0));
+    [simd.mul(d, simd.sub(first, offset)), simd.mul(d, simd.sub(second, offset))]
 }
 
 /// Bits 6 and 7 of each byte, as bits 4 and 5.
@@ -151,6 +188,26 @@ fn add_with_minima<S: Dots, const N: usize, const FIVE: bool>(
     }
 }
 
+/// [`Block::unpack`] of what [`add_with_minima`] multiplies.
+#[inline(always)]
+fn unpack_with_minima<S: Dots, const FIVE: bool>(simd: S, block: Stored<'_>, out: &mut [Line]) {
+    let first = if FIVE { 11 } else { 3 };
+    let (d, min) = (block.half(simd, 0), minus(simd, 1.0, block.half(simd, 1)));
+    let [scales, minima] = scales_and_minima(simd, block);
+    for (sub, out) in out.as_chunks_mut::<16>().0.iter_mut().enumerate() {
+        let mut codes = zeros::<S, 8>(simd);
+        for w in 0..8 {
+            codes[w] = block.bits(simd, first + 8 * (sub / 2) + w, 4 * (sub % 2), 0x0f);
+            if FIVE {
+                codes[w] = simd.or(codes[w], shl(simd, block.bits(simd, 3 + w, sub, 1), 4));
+            }
+        }
+        let scale = simd.mul(d, simd.to_f32(byte(simd, scales[sub / 4], sub % 4)));
+        let offset = simd.mul(min, simd.to_f32(byte(simd, minima[sub / 4], sub % 4)));
+        write(simd, &codes, [scale; 2], [offset; 2], out);
+    }
+}
+
 /// Words: scales and minima, then codes. Halves: scale of the scales, of the minima.
 #[allow(non_camel_case_types)]
 pub(in crate::flex::interleaved) struct Q4_K;
@@ -163,6 +220,11 @@ impl Block for Q4_K {
     #[inline(always)]
     fn add<S: Dots, const N: usize>(simd: S, block: Stored<'_>, x: &[Columns<N>], sums: &mut [S::F; N]) {
         add_with_minima::<S, N, false>(simd, block, x, sums);
+    }
+
+    #[inline(always)]
+    fn unpack<S: Dots>(simd: S, block: Stored<'_>, out: &mut [Line]) {
+        unpack_with_minima::<S, false>(simd, block, out);
     }
 }
 
@@ -178,6 +240,11 @@ impl Block for Q5_K {
     #[inline(always)]
     fn add<S: Dots, const N: usize>(simd: S, block: Stored<'_>, x: &[Columns<N>], sums: &mut [S::F; N]) {
         add_with_minima::<S, N, true>(simd, block, x, sums);
+    }
+
+    #[inline(always)]
+    fn unpack<S: Dots>(simd: S, block: Stored<'_>, out: &mut [Line]) {
+        unpack_with_minima::<S, true>(simd, block, out);
     }
 }
 
@@ -205,6 +272,31 @@ impl Block for Q6_K {
             }
         }
     }
+
+    #[inline(always)]
+    fn unpack<S: Dots>(simd: S, block: Stored<'_>, out: &mut [Line]) {
+        for (sub, out) in out.as_chunks_mut::<16>().0.iter_mut().enumerate() {
+            let (part, quarter) = (sub / 4, sub % 4);
+            let mut codes = zeros::<S, 8>(simd);
+            for w in 0..8 {
+                codes[w] = six_bit_codes(simd, block, part, quarter, w);
+            }
+            let scales = six_bit_scales(simd, block, part, quarter);
+            let offsets = [minus(simd, 32.0, scales[0]), minus(simd, 32.0, scales[1])];
+            write(simd, &codes, scales, offsets, out);
+        }
+    }
+}
+
+/// The scales of the halves of a quarter of half a block.
+#[inline(always)]
+fn six_bit_scales<S: Dots>(simd: S, block: Stored<'_>, part: usize, quarter: usize) -> [S::F; 2] {
+    let (d, scales) = (block.half(simd, 0), block.word(simd, 2 * part + quarter / 2));
+    let at = 2 * (quarter % 2);
+    [
+        simd.mul(d, simd.to_f32(signed_byte(simd, scales, at))),
+        simd.mul(d, simd.to_f32(signed_byte(simd, scales, at + 1))),
+    ]
 }
 
 /// One half of the words of all four quarters, each word read once.
@@ -266,17 +358,5 @@ fn six_bits<S: Dots, const N: usize, const QUARTER: usize>(
     }
     let low = dots(simd, &x.bytes[..4], less(simd, x, 0, 32), &codes[..4]);
     let high = dots(simd, &x.bytes[4..], less(simd, x, 1, 32), &codes[4..]);
-    let (d, scales) = (block.half(simd, 0), block.word(simd, 2 * part + QUARTER / 2));
-    let at = 2 * (QUARTER % 2);
-    let scales = [
-        simd.mul(d, simd.to_f32(signed_byte(simd, scales, at))),
-        simd.mul(d, simd.to_f32(signed_byte(simd, scales, at + 1))),
-    ];
-    add_halves(simd, x, scales, [low, high], sums);
-}
-
-/// Byte `at` of each word, signed.
-#[inline(always)]
-fn signed_byte<S: Dots>(simd: S, words: S::I, at: usize) -> S::I {
-    simd.shr_signed(shl(simd, words, 24 - 8 * at), simd.splat_i32(24))
+    add_halves(simd, x, six_bit_scales(simd, block, part, QUARTER), [low, high], sums);
 }

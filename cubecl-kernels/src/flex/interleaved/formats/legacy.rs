@@ -1,7 +1,11 @@
 //! The one-level formats of 32 elements.
 
-use super::{Block, Stored, add_scaled, bits, dots, less, shl, signed_dots, small_dots, subtract_min, zeros};
+use super::{
+    Block, Stored, add_scaled, bits, dots, less, minus, shl, signed_dots, small_dots, subtract_min, write,
+    write_signed, zeros,
+};
 use crate::flex::interleaved::columns::Columns;
+use crate::flex::interleaved::memory::Line;
 use crate::flex::simd::Dots;
 
 /// Four-bit codes in the four words from `first`: the low nibbles, then the high ones.
@@ -30,6 +34,15 @@ fn four_bits<S: Dots>(simd: S, block: Stored<'_>) -> [S::I; 8] {
     nibbles(simd, block, 0)
 }
 
+#[inline(always)]
+fn eight_bits<S: Dots>(simd: S, block: Stored<'_>) -> [S::I; 8] {
+    let mut codes = [simd.splat_i32(0); 8];
+    for w in 0..8 {
+        codes[w] = block.word(simd, w);
+    }
+    codes
+}
+
 macro_rules! one_level {
     ($name:ident, $words:literal, $offset:literal, $codes:ident, $dots:ident) => {
         #[allow(non_camel_case_types)]
@@ -44,6 +57,12 @@ macro_rules! one_level {
             fn add<S: Dots, const N: usize>(simd: S, block: Stored<'_>, x: &[Columns<N>], sums: &mut [S::F; N]) {
                 let dots = $dots(simd, &x[0].bytes, less(simd, &x[0], 2, $offset), &$codes(simd, block));
                 add_scaled(simd, &x[0], block.half(simd, 0), dots, sums);
+            }
+
+            #[inline(always)]
+            fn unpack<S: Dots>(simd: S, block: Stored<'_>, out: &mut [Line]) {
+                let scale = block.half(simd, 0);
+                write(simd, &$codes(simd, block), [scale; 2], [minus(simd, $offset as f32, scale); 2], out);
             }
         }
     };
@@ -62,6 +81,11 @@ macro_rules! one_level {
                 add_scaled(simd, &x[0], block.half(simd, 0), dots, sums);
                 let min = simd.sub(simd.splat(0.0), block.half(simd, 1));
                 subtract_min(simd, &x[0], min, sums);
+            }
+
+            #[inline(always)]
+            fn unpack<S: Dots>(simd: S, block: Stored<'_>, out: &mut [Line]) {
+                write(simd, &$codes(simd, block), [block.half(simd, 0); 2], [block.half(simd, 1); 2], out);
             }
         }
     };
@@ -82,12 +106,12 @@ impl Block for Q8_0 {
 
     #[inline(always)]
     fn add<S: Dots, const N: usize>(simd: S, block: Stored<'_>, x: &[Columns<N>], sums: &mut [S::F; N]) {
-        let x = &x[0];
-        let mut codes = [simd.splat_i32(0); 8];
-        for w in 0..8 {
-            codes[w] = block.word(simd, w);
-        }
-        let dots = signed_dots(simd, x, &codes);
-        add_scaled(simd, x, block.half(simd, 0), dots, sums);
+        let dots = signed_dots(simd, &x[0], &eight_bits(simd, block));
+        add_scaled(simd, &x[0], block.half(simd, 0), dots, sums);
+    }
+
+    #[inline(always)]
+    fn unpack<S: Dots>(simd: S, block: Stored<'_>, out: &mut [Line]) {
+        write_signed(simd, &eight_bits(simd, block), block.half(simd, 0), out);
     }
 }
