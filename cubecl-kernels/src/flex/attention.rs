@@ -239,7 +239,7 @@ impl Kernel for Task<'_> {
         for start in (self.start..self.end).step_by(KEYS) {
             let n = (self.end - start).min(KEYS);
             let key_units = n.div_ceil(LANES);
-            let tile = self.keys.rows(start..start + n, d, &mut scratch);
+            let tile = self.keys.rows(simd, start..start + n, d, &mut scratch);
             for (unit, rows) in tile.chunks(LANES * d).enumerate() {
                 transpose_rows(simd, &rows.chunks_exact(d), d, &mut keys[unit..], KEY_UNITS);
             }
@@ -264,7 +264,7 @@ impl Kernel for Task<'_> {
                 softmax(simd, scores, first..end, &mut part.largest[query], &mut part.total[query], values);
             }
 
-            let tile = self.values.rows(start..start + n, d, &mut scratch);
+            let tile = self.values.rows(simd, start..start + n, d, &mut scratch);
             let b = if padded.is_empty() {
                 tile.as_chunks::<LANES>().0
             } else {

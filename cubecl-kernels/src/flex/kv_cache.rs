@@ -5,6 +5,7 @@ use std::ops::Range;
 use half::f16;
 use half::slice::HalfFloatSliceExt;
 
+use super::simd::{LANES, Simd};
 use crate::ops::kv_cache::is_q8;
 use crate::ops::{Q8_BLOCK, Q8_LARGEST, Q8_MIDDLE};
 
@@ -59,7 +60,14 @@ impl<'a> Cache<'a> {
 
 impl<'a> Head<'a> {
     /// The elements of `positions`, in `scratch` where they are not float32 as they are.
-    pub(crate) fn rows<'b>(self, positions: Range<usize>, head_dim: usize, scratch: &'b mut Vec<f32>) -> &'b [f32]
+    #[inline(always)]
+    pub(crate) fn rows<'b, S: Simd>(
+        self,
+        simd: S,
+        positions: Range<usize>,
+        head_dim: usize,
+        scratch: &'b mut Vec<f32>,
+    ) -> &'b [f32]
     where
         'a: 'b,
     {
@@ -68,7 +76,12 @@ impl<'a> Head<'a> {
             Self::F32(elements) => return &elements[range],
             Self::F16(elements) => {
                 scratch.resize(range.len(), 0.0);
-                elements[range].convert_to_f32_slice(scratch);
+                let (units, rest) = elements[range].as_chunks::<LANES>();
+                let (out, out_rest) = scratch.as_chunks_mut::<LANES>();
+                for (unit, out) in units.iter().zip(out) {
+                    simd.store(simd.load_f16(bytemuck::cast_ref(unit)), out);
+                }
+                rest.convert_to_f32_slice(out_rest);
             }
             Self::Q8 { codes, scales } => {
                 scratch.clear();
@@ -96,26 +109,41 @@ pub(crate) enum ElementsMut<'a> {
     F16(&'a mut [f16]),
 }
 
-impl CacheMut<'_> {
-    /// Writes a position of head `index` of all slots'; outside the cache nothing.
-    pub(crate) fn write(&mut self, index: usize, position: usize, values: &[f32]) {
-        let head_dim = values.len();
-        let range = index * self.capacity * self.width..(index + 1) * self.capacity * self.width;
-        match &mut self.elements {
-            ElementsMut::F16(elements) => {
-                let Some(head) = elements.get_mut(range) else { return };
-                head[position * head_dim..][..head_dim].convert_from_f32_slice(values);
+/// One head of one slot of a cache that is written.
+pub(crate) enum HeadMut<'a> {
+    F32(&'a mut [f32]),
+    F16(&'a mut [f16]),
+    Q8 { codes: &'a mut [u8], scales: &'a mut [f32] },
+}
+
+impl<'a> CacheMut<'a> {
+    /// The heads of all slots.
+    pub(crate) fn heads(self, head_dim: usize) -> Vec<HeadMut<'a>> {
+        let length = (self.capacity * self.width).max(1);
+        match self.elements {
+            ElementsMut::F16(elements) => elements.chunks_exact_mut(length).map(HeadMut::F16).collect(),
+            ElementsMut::F32(elements) if is_q8(self.width, head_dim) => {
+                let head = |head: &'a mut [f32]| {
+                    let (codes, scales) = head.split_at_mut(self.capacity * head_dim / 4);
+                    HeadMut::Q8 { codes: bytemuck::cast_slice_mut(codes), scales }
+                };
+                elements.chunks_exact_mut(length).map(head).collect()
             }
-            ElementsMut::F32(elements) => {
-                let Some(head) = elements.get_mut(range) else { return };
-                if !is_q8(self.width, head_dim) {
-                    return head[position * head_dim..][..head_dim].copy_from_slice(values);
-                }
-                let (codes, scales) = head.split_at_mut(self.capacity * head_dim / 4);
-                let codes: &mut [u8] = bytemuck::cast_slice_mut(codes);
-                let blocks = codes[position * head_dim..].chunks_exact_mut(Q8_BLOCK);
-                let blocks = blocks.zip(values.chunks_exact(Q8_BLOCK));
-                for ((codes, values), scale) in blocks.zip(&mut scales[position * head_dim / Q8_BLOCK..]) {
+            ElementsMut::F32(elements) => elements.chunks_exact_mut(length).map(HeadMut::F32).collect(),
+        }
+    }
+}
+
+impl HeadMut<'_> {
+    /// Writes a position within the capacity.
+    pub(crate) fn write(&mut self, position: usize, values: &[f32]) {
+        let at = position * values.len();
+        match self {
+            Self::F16(elements) => elements[at..][..values.len()].convert_from_f32_slice(values),
+            Self::F32(elements) => elements[at..][..values.len()].copy_from_slice(values),
+            Self::Q8 { codes, scales } => {
+                let blocks = codes[at..].chunks_exact_mut(Q8_BLOCK).zip(values.chunks_exact(Q8_BLOCK));
+                for ((codes, values), scale) in blocks.zip(&mut scales[at / Q8_BLOCK..]) {
                     *scale = q8_block(values, codes);
                 }
             }

@@ -1,6 +1,6 @@
 //! Head norms, rotary embedding and the cache write.
 
-use super::kv_cache::CacheMut;
+use super::kv_cache::{CacheMut, HeadMut};
 use super::norm::NormRow;
 use super::pool;
 use super::simd::Level;
@@ -25,8 +25,8 @@ pub(crate) fn rope_append(
     rotary: usize,
     positions: &[i32],
     slots: &[i32],
-    mut k_cache: CacheMut<'_>,
-    mut v_cache: CacheMut<'_>,
+    k_cache: CacheMut<'_>,
+    v_cache: CacheMut<'_>,
     spec: &RopeSpec,
     q: &mut [f32],
 ) {
@@ -56,27 +56,29 @@ pub(crate) fn rope_append(
     if spec.kv == KvSource::Shared {
         return;
     }
-    let mut made = vec![0.0; d];
-    for (row, qkv) in qkv.chunks_exact(width).enumerate() {
-        let (Some(angles), Ok(slot), Ok(position)) =
-            (angles(row), usize::try_from(slots[row]), usize::try_from(positions[row]))
-        else {
-            continue;
-        };
-        let (keys, values) = qkv[q_width..q_width + spec.kv.parts() * kv_width].split_at(kv_width);
-        let values = if spec.kv == KvSource::KeysAsValues { keys } else { values };
-        for (head, (key, value)) in keys.chunks_exact(d).zip(values.chunks_exact(d)).enumerate() {
-            let index = slot * spec.kv_heads + head;
-            made.copy_from_slice(key);
+    let write = |index: usize, (k_head, v_head): &mut (HeadMut<'_>, HeadMut<'_>)| {
+        let (slot, head) = (index / spec.kv_heads, index % spec.kv_heads);
+        let mut made = Vec::with_capacity(d);
+        for (row, qkv) in qkv.chunks_exact(width).enumerate() {
+            let position = usize::try_from(positions[row]).ok().filter(|_| usize::try_from(slots[row]) == Ok(slot));
+            let Some((angles, position)) = angles(row).zip(position) else { continue };
+            let (keys, values) = qkv[q_width..q_width + spec.kv.parts() * kv_width].split_at(kv_width);
+            let values = if spec.kv == KvSource::KeysAsValues { keys } else { values };
+            let columns = head * d..(head + 1) * d;
+            made.clear();
+            made.extend_from_slice(&keys[columns.clone()]);
             prepare(&mut made, k_norm, angles, spec);
-            k_cache.write(index, position, &made);
-            made.copy_from_slice(value);
+            k_head.write(position, &made);
+            made.clear();
+            made.extend_from_slice(&values[columns]);
             if spec.kv.norms_values() {
                 Level::best().run(NormRow { x: &mut made, weight: &ones, eps });
             }
-            v_cache.write(index, position, &made);
+            v_head.write(position, &made);
         }
-    }
+    };
+    let mut heads: Vec<_> = k_cache.heads(d).into_iter().zip(v_cache.heads(d)).collect();
+    pool::for_each_on(threads, &mut heads, write);
 }
 
 /// Norms one head in place and rotates its first elements, as many as `angles` has: the cosines, then

@@ -203,8 +203,13 @@ pub fn linear_merged(x: Tensor<2>, weights: &[Weight], precision: Precision) -> 
         return fused_launches(x, weights, Fusion::default(), precision);
     }
     let stride = weights.iter().map(|w| w.spec().rows).sum();
-    // One axis, then a view: two axes may be allocated with padded rows.
-    let mut out = Tensor::<1>::empty([m * stride], (&device, DType::F32)).reshape([m, stride]);
+    let mut out = if is_cpu(&device) {
+        // `empty` of the CPU fills its memory twice.
+        Tensor::from_data(TensorData::new(vec![0.0f32; m * stride], [m, stride]), (&device, DType::F32))
+    } else {
+        // One axis, then a view: two axes may be allocated with padded rows.
+        Tensor::<1>::empty([m * stride], (&device, DType::F32)).reshape([m, stride])
+    };
     let mut offset = 0;
     for weight in weights {
         let (x, to) = (x.clone().into_dispatch(), out.into_dispatch());

@@ -105,7 +105,7 @@ fn each<const N: usize>(level: Level, groups: &[&[Line]], x: &[[f32; N]], out: &
 }
 
 /// The bits of the nearest bfloat16, ties to even, without a branch.
-pub(super) fn bf16_bits(x: f32) -> u32 {
+fn bf16_bits(x: f32) -> u32 {
     let bits = x.to_bits();
     let rounded = bits.wrapping_add(0x7fff + (bits >> 16 & 1)) >> 16;
     if x.is_nan() { 0x7fc0 } else { rounded }

@@ -6,7 +6,6 @@
 
 use std::cell::RefCell;
 
-use super::floats::bf16_bits;
 use super::layout::Interleaved;
 use super::pairs::with_pairs;
 use super::product::store;
@@ -21,7 +20,7 @@ const COLS: usize = 2 * LANES;
 /// weights that lie as pairs already, or almost, pay from a few rows on.
 pub(super) fn multiplier(level: Level, format: Format, m: usize) -> Option<Tiles> {
     let least = if format == Format::BF16 { 5 } else { 32 };
-    level.tiles().filter(|_| m >= least)
+    level.tiles().filter(|_| m >= least && level.bf16().is_some())
 }
 
 /// Tiles of a row that are multiplied before the next: those of a task's groups stay in the second-level cache.
@@ -45,16 +44,14 @@ impl Activations {
     /// # Shapes
     /// x `[m, cols]`, `cols` those of `matrix`.
     pub(super) fn new(level: Level, matrix: &Interleaved, x: &[f32], m: usize) -> Option<Self> {
-        let proof = multiplier(level, matrix.format, m)?;
+        let (proof, rounding) = (multiplier(level, matrix.format, m)?, level.bf16()?);
         let (cols, length) = (matrix.cols(), matrix.cols() / COLS);
         let mut tiles = vec![Tile([[0; LANES]; LANES]); m.div_ceil(LANES) * length];
         let mut blocks: Vec<_> = tiles.chunks_exact_mut(length).zip(x.chunks(LANES * cols)).collect();
         pool::for_each(&mut blocks, |_, (block, rows)| {
             for (n, row) in rows.chunks_exact(cols).enumerate() {
                 for (tile, x) in block.iter_mut().zip(row.as_chunks::<COLS>().0) {
-                    for (pair, x) in tile.0[n].iter_mut().zip(x.as_chunks::<2>().0) {
-                        *pair = bf16_bits(x[0]) | bf16_bits(x[1]) << 16;
-                    }
+                    tile.0[n] = rounding.round(x, 1.0);
                 }
             }
         });

@@ -58,9 +58,10 @@ impl<'a, const N: usize> Rows<'a, N> {
         let mut pairs = vec![[[0; N]; COLS / 2]; cols / COLS];
         let x: Vec<_> = x.chunks_exact(cols).collect();
         for (n, x) in x.iter().enumerate() {
-            let rounded = proof.round(x, power_of_two(raised));
-            for (to, from) in pairs.as_flattened_mut().iter_mut().zip(rounded) {
-                to[n] = from;
+            for (to, x) in pairs.as_flattened_mut().chunks_exact_mut(LANES).zip(x.as_chunks::<{ 2 * LANES }>().0) {
+                for (to, from) in to.iter_mut().zip(proof.round(x, power_of_two(raised))) {
+                    to[n] = from;
+                }
             }
         }
         Self { pairs, x, raised }

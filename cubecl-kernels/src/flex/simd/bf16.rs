@@ -8,8 +8,8 @@ use std::arch::x86_64::*;
 use std::sync::OnceLock;
 
 #[cfg(target_arch = "x86_64")]
-use super::{LANES, PREFETCH};
-use super::{Unit, Words};
+use super::PREFETCH;
+use super::{LANES, Unit, Words};
 
 /// Proof that the processor multiplies bfloat16 pairs.
 #[derive(Clone, Copy, Debug)]
@@ -72,13 +72,13 @@ impl Bf16 {
         unreachable!("no proof without the instructions: {} elements", x.len())
     }
 
-    /// `factor x` as pairs of the nearest bfloat16, ties to even, `[x / 2]`; `x` a multiple of 32 long.
-    pub(crate) fn round(self, x: &[f32], factor: f32) -> Vec<u32> {
+    /// `factor x` as pairs of the nearest bfloat16, ties to even.
+    pub(crate) fn round(self, x: &[f32; 2 * LANES], factor: f32) -> Words {
         #[cfg(target_arch = "x86_64")]
         // SAFETY: `self` exists only where `detect` saw the features.
         return unsafe { round(x, factor) };
         #[cfg(not(target_arch = "x86_64"))]
-        unreachable!("no proof without the instructions: {} elements, {factor}", x.len())
+        unreachable!("no proof without the instructions: {x:?}, {factor}")
     }
 
     /// Blocks of twelve bits a weight as pairs of bfloat16, `[columns / 2]` words; `base` is added to codes
@@ -192,17 +192,15 @@ fn largest(x: &[f32]) -> f32 {
 
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx512f,avx512bw,avx512bf16")]
-fn round(x: &[f32], factor: f32) -> Vec<u32> {
-    let mut out = vec![0; x.len() / 2];
+fn round(x: &[f32; 2 * LANES], factor: f32) -> Words {
+    let mut out = [0; LANES];
     let factor = _mm512_set1_ps(factor);
-    for (x, out) in x.as_chunks::<32>().0.iter().zip(out.as_chunks_mut::<LANES>().0) {
-        // SAFETY: 32 floats, read unaligned, and sixteen words, written unaligned.
-        unsafe {
-            let first = _mm512_mul_ps(_mm512_loadu_ps(x.as_ptr()), factor);
-            let second = _mm512_mul_ps(_mm512_loadu_ps(x[LANES..].as_ptr()), factor);
-            let pairs = std::mem::transmute::<__m512bh, __m512i>(_mm512_cvtne2ps_pbh(second, first));
-            _mm512_storeu_si512(out.as_mut_ptr().cast(), pairs);
-        }
+    // SAFETY: 32 floats, read unaligned, and sixteen words, written unaligned.
+    unsafe {
+        let first = _mm512_mul_ps(_mm512_loadu_ps(x.as_ptr()), factor);
+        let second = _mm512_mul_ps(_mm512_loadu_ps(x[LANES..].as_ptr()), factor);
+        let pairs = std::mem::transmute::<__m512bh, __m512i>(_mm512_cvtne2ps_pbh(second, first));
+        _mm512_storeu_si512(out.as_mut_ptr().cast(), pairs);
     }
     out
 }
