@@ -1,6 +1,8 @@
 //! Causal attention over the key-value cache: flash attention (Dao et al., 2022) in tiles that
 //! stay in the processor's caches.
 
+mod tiles;
+
 use super::kv_cache::{Cache, Head};
 use super::pool;
 use super::product::{Product, transpose_rows};
@@ -13,6 +15,9 @@ const KEY_UNITS: usize = KEYS / LANES;
 
 /// Query rows times heads that share the tiles of one key-value head.
 const TASK_QUERIES: usize = 48;
+
+/// The same where they are multiplied in tiles, which makes the keys' way into them the larger part.
+const TILE_TASK_QUERIES: usize = 128;
 
 /// Keys of a task when there are few rows, so that every thread gets some.
 const TASK_KEYS: usize = 1024;
@@ -51,7 +56,9 @@ fn attention_at(
     out: &mut [f32],
 ) {
     let width = spec.heads * spec.head_dim;
-    let groups = groups(cache[0], positions, slots, spec);
+    let proof = (cache[0].heads() > 0).then(|| tiles::Proof::new(level, cache[0].head(0), spec.head_dim)).flatten();
+    let task_queries = if proof.is_some() { TILE_TASK_QUERIES } else { TASK_QUERIES };
+    let groups = groups(cache[0], positions, slots, spec, task_queries);
     let work: usize = groups.iter().map(|group| group.rows * width * (group.end - group.start)).sum();
     let mut outs = Vec::with_capacity(groups.len());
     let mut rest = out;
@@ -68,7 +75,12 @@ fn attention_at(
         parts.extend(shape.tasks(group, q, positions).into_iter().map(|task| (task, None)));
         merges.push((group, first..parts.len(), out));
     }
-    let run = |_: usize, (task, part): &mut (Task<'_>, Option<Part>)| *part = Some(level.run(*task));
+    let run = |_: usize, (task, part): &mut (Task<'_>, Option<Part>)| {
+        *part = Some(match proof {
+            Some(proof) => proof.attend(level, *task),
+            None => level.run(*task),
+        });
+    };
     let threads = if work < PARALLEL { 1 } else { usize::MAX };
     pool::for_each_on(threads, &mut parts, run);
     let parts: Vec<Part> = parts.into_iter().filter_map(|(_, part)| part).collect();
@@ -86,8 +98,8 @@ struct Group {
     end: usize,
 }
 
-fn groups(cache: Cache<'_>, positions: &[i32], slots: &[i32], spec: &AttentionSpec) -> Vec<Group> {
-    let most = (TASK_QUERIES / (spec.heads / spec.kv_heads)).max(1);
+fn groups(cache: Cache<'_>, positions: &[i32], slots: &[i32], spec: &AttentionSpec, task_queries: usize) -> Vec<Group> {
+    let most = (task_queries / (spec.heads / spec.kv_heads)).max(1);
     let slot_count = cache.heads() / spec.kv_heads.max(1);
     let mut groups: Vec<Group> = Vec::new();
     for (row, (position, slot)) in positions.iter().zip(slots).enumerate() {
@@ -217,21 +229,26 @@ struct Part {
     total: Vec<f32>,
 }
 
+impl Part {
+    fn new(queries: usize, units: usize) -> Self {
+        Self {
+            values: vec![[0.0; LANES]; queries * units],
+            largest: vec![f32::NEG_INFINITY; queries],
+            total: vec![0.0; queries],
+        }
+    }
+}
+
 impl Kernel for Task<'_> {
     type Output = Part;
 
     #[inline(always)]
     fn run<S: Simd>(self, simd: S) -> Part {
         let d = self.spec.head_dim;
-        let share = self.spec.heads / self.spec.kv_heads;
-        let count = self.positions.len() * share;
+        let count = self.queries();
         let units = d.div_ceil(LANES);
-        let queries = self.scaled_queries(share);
-        let mut part = Part {
-            values: vec![[0.0; LANES]; count * units],
-            largest: vec![f32::NEG_INFINITY; count],
-            total: vec![0.0; count],
-        };
+        let queries = self.scaled_queries(self.share());
+        let mut part = Part::new(count, units);
         let mut keys = vec![[0.0; LANES]; d * KEY_UNITS]; // [head_dim, KEYS]
         let mut scores = vec![[0.0; LANES]; count * KEY_UNITS]; // [queries, KEYS]
         let mut padded = vec![[0.0; LANES]; if d.is_multiple_of(LANES) { 0 } else { KEYS * units }];
@@ -255,14 +272,7 @@ impl Kernel for Task<'_> {
             };
             product.add_to(simd, &mut scores, KEY_UNITS);
 
-            for query in 0..count {
-                let scores = &mut scores[query * KEY_UNITS..][..key_units];
-                let (first, end) = seen(self.positions[query / share], self.capacity, self.spec).unwrap_or((0, 0));
-                let first = first.clamp(start, start + n) - start;
-                let end = end.clamp(start, start + n) - start;
-                let values = &mut part.values[query * units..][..units];
-                softmax(simd, scores, first..end, &mut part.largest[query], &mut part.total[query], values);
-            }
+            self.softmax(simd, start, n, &mut scores, &mut part);
 
             let tile = self.values.rows(simd, start..start + n, d, &mut scratch);
             let b = if padded.is_empty() {
@@ -282,6 +292,31 @@ impl Kernel for Task<'_> {
 }
 
 impl Task<'_> {
+    /// Query heads of a key-value head.
+    fn share(&self) -> usize {
+        self.spec.heads / self.spec.kv_heads
+    }
+
+    fn queries(&self) -> usize {
+        self.positions.len() * self.share()
+    }
+
+    /// Every query's step of the running softmax with the scores of `n` keys from `start` on, `[queries, KEYS]`.
+    #[inline(always)]
+    fn softmax<S: Simd>(&self, simd: S, start: usize, n: usize, scores: &mut [Unit], part: &mut Part) {
+        let (share, units, key_units) = (self.share(), part.values.len() / part.total.len(), n.div_ceil(LANES));
+        for query in 0..part.total.len() {
+            let scores = &mut scores[query * KEY_UNITS..][..KEY_UNITS];
+            let (scores, beyond) = scores.split_at_mut(key_units);
+            beyond.fill([0.0; LANES]);
+            let (first, end) = seen(self.positions[query / share], self.capacity, self.spec).unwrap_or((0, 0));
+            let first = first.clamp(start, start + n) - start;
+            let end = end.clamp(start, start + n) - start;
+            let values = &mut part.values[query * units..][..units];
+            softmax(simd, scores, first..end, &mut part.largest[query], &mut part.total[query], values);
+        }
+    }
+
     /// The task's queries times the scale, `[rows share, head_dim]`.
     fn scaled_queries(&self, share: usize) -> Vec<f32> {
         let d = self.spec.head_dim;

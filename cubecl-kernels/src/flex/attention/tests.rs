@@ -1,3 +1,6 @@
+use half::f16;
+
+use super::tiles::Proof;
 use super::{Cache, attention_at};
 use crate::flex::kv_cache::Elements;
 use crate::flex::simd::Level;
@@ -15,8 +18,8 @@ fn spec(heads: usize, kv_heads: usize, head_dim: usize, window: Option<usize>) -
     AttentionSpec { heads, kv_heads, head_dim, scale: (head_dim as f32).powf(-0.5), window, consecutive: false }
 }
 
-fn cache(held: &[f32], capacity: usize, head_dim: usize) -> Cache<'_> {
-    Cache { elements: Elements::F32(held), capacity, width: head_dim, head_dim }
+fn cache(elements: Elements<'_>, capacity: usize, head_dim: usize) -> Cache<'_> {
+    Cache { elements, capacity, width: head_dim, head_dim }
 }
 
 /// Plain attention in f64.
@@ -63,13 +66,26 @@ fn check(case: &Case) {
     }
     let expected = reference(case, &q, &keys, &values);
     for level in Level::available() {
-        let mut out = vec![f32::NAN; q.len()];
-        let cache = [&keys, &values].map(|held| cache(held, case.capacity, d));
-        attention_at(level, &q, cache, &case.positions, &case.slots, &case.spec, &mut out);
-        for (i, (found, expected)) in out.iter().zip(&expected).enumerate() {
-            let error = (f64::from(*found) - expected).abs();
-            assert!(error < 1e-5, "{level:?} {:?} element {i}: {found} is not {expected}", case.spec);
-        }
+        let caches = [&keys, &values].map(|held| cache(Elements::F32(held), case.capacity, d));
+        compare(level, case, &q, caches, &expected, 1e-5);
+    }
+    let halves = [keys, values].map(|held| held.iter().map(|x| f16::from_f32(*x)).collect::<Vec<_>>());
+    let [keys, values] = halves.each_ref().map(|held| held.iter().map(|x| x.to_f32()).collect::<Vec<_>>());
+    let expected = reference(case, &q, &keys, &values);
+    for level in Level::available() {
+        let caches = halves.each_ref().map(|held| cache(Elements::F16(held), case.capacity, d));
+        // Scores of normal numbers are large, rounded ones off by some hundredths.
+        let bound = if Proof::new(level, caches[0].head(0), d).is_some() { 4e-2 } else { 1e-5 };
+        compare(level, case, &q, caches, &expected, bound);
+    }
+}
+
+fn compare(level: Level, case: &Case, q: &[f32], caches: [Cache<'_>; 2], expected: &[f64], bound: f64) {
+    let mut out = vec![f32::NAN; q.len()];
+    attention_at(level, q, caches, &case.positions, &case.slots, &case.spec, &mut out);
+    for (i, (found, expected)) in out.iter().zip(expected).enumerate() {
+        let error = (f64::from(*found) - expected).abs();
+        assert!(error < bound, "{level:?} {:?} element {i}: {found} is not {expected}", case.spec);
     }
 }
 
@@ -118,7 +134,7 @@ fn rows_outside_the_cache_are_idle() {
     let spec = spec(2, 1, 16, None);
     let (keys, values) = (vec![1.0; 4 * 16], vec![1.0; 4 * 16]);
     let mut out = vec![f32::NAN; 4 * 32];
-    let cache = [&keys, &values].map(|held| cache(held, 4, 16));
+    let cache = [&keys, &values].map(|held| cache(Elements::F32(held), 4, 16));
     attention_at(Level::best(), &vec![1.0; 4 * 32], cache, &[-1, 4, 2, 1], &[0, 0, 1, 0], &spec, &mut out);
     assert!(out[..96].iter().all(|v| *v == 0.0));
     assert!(out[96..].iter().all(|v| (*v - 1.0).abs() < 1e-6));
@@ -131,7 +147,7 @@ fn speed() {
     let mut random = Random::new(21);
     let spec = spec(32, 8, 64, None);
     let capacity = 4096;
-    let keys = random.normals(8 * capacity * 64);
+    let keys: Vec<_> = random.normals(8 * capacity * 64).into_iter().map(f16::from_f32).collect();
     let values = keys.clone();
     for (first, rows) in [(100, 1), (1000, 1), (4000, 1), (0, 512), (3000, 512)] {
         let positions: Vec<i32> = (first..first + rows).collect();
@@ -141,7 +157,7 @@ fn speed() {
         let mut best = f64::INFINITY;
         for _ in 0..20 {
             let start = std::time::Instant::now();
-            let cache = [&keys, &values].map(|held| cache(held, capacity, spec.head_dim));
+            let cache = [&keys, &values].map(|held| cache(Elements::F16(held), capacity, spec.head_dim));
             attention_at(Level::best(), &q, cache, &positions, &slots, &spec, &mut out);
             best = best.min(start.elapsed().as_secs_f64());
         }

@@ -49,9 +49,11 @@ impl Activations {
         let mut tiles = vec![Tile([[0; LANES]; LANES]); m.div_ceil(LANES) * length];
         let mut blocks: Vec<_> = tiles.chunks_exact_mut(length).zip(x.chunks(LANES * cols)).collect();
         pool::for_each(&mut blocks, |_, (block, rows)| {
+            let mut rounded = vec![[0; LANES]; length];
             for (n, row) in rows.chunks_exact(cols).enumerate() {
-                for (tile, x) in block.iter_mut().zip(row.as_chunks::<COLS>().0) {
-                    tile.0[n] = rounding.round(x, 1.0);
+                rounding.round(row, 1.0, &mut rounded);
+                for (tile, rounded) in block.iter_mut().zip(&rounded) {
+                    tile.0[n] = *rounded;
                 }
             }
         });

@@ -57,11 +57,11 @@ impl<'a, const N: usize> Rows<'a, N> {
         let raised = if proof.largest(x) < (1 << 27) as f32 { RAISED } else { 0 };
         let mut pairs = vec![[[0; N]; COLS / 2]; cols / COLS];
         let x: Vec<_> = x.chunks_exact(cols).collect();
+        let mut rounded = vec![[0; LANES]; cols / (2 * LANES)];
         for (n, x) in x.iter().enumerate() {
-            for (to, x) in pairs.as_flattened_mut().chunks_exact_mut(LANES).zip(x.as_chunks::<{ 2 * LANES }>().0) {
-                for (to, from) in to.iter_mut().zip(proof.round(x, power_of_two(raised))) {
-                    to[n] = from;
-                }
+            proof.round(x, power_of_two(raised), &mut rounded);
+            for (to, from) in pairs.as_flattened_mut().iter_mut().zip(rounded.as_flattened()) {
+                to[n] = *from;
             }
         }
         Self { pairs, x, raised }

@@ -8,8 +8,8 @@ use std::arch::x86_64::*;
 use std::sync::OnceLock;
 
 #[cfg(target_arch = "x86_64")]
-use super::PREFETCH;
-use super::{LANES, Unit, Words};
+use super::{LANES, PREFETCH};
+use super::{Unit, Words};
 
 /// Proof that the processor multiplies bfloat16 pairs.
 #[derive(Clone, Copy, Debug)]
@@ -72,13 +72,13 @@ impl Bf16 {
         unreachable!("no proof without the instructions: {} elements", x.len())
     }
 
-    /// `factor x` as pairs of the nearest bfloat16, ties to even.
-    pub(crate) fn round(self, x: &[f32; 2 * LANES], factor: f32) -> Words {
+    /// Writes `factor x` as pairs of the nearest bfloat16, ties to even, 32 elements to as many of `out` as there are.
+    pub(crate) fn round(self, x: &[f32], factor: f32, out: &mut [Words]) {
         #[cfg(target_arch = "x86_64")]
         // SAFETY: `self` exists only where `detect` saw the features.
-        return unsafe { round(x, factor) };
+        return unsafe { round(x, factor, out) };
         #[cfg(not(target_arch = "x86_64"))]
-        unreachable!("no proof without the instructions: {x:?}, {factor}")
+        unreachable!("no proof without the instructions: {}, {factor}, {}", x.len(), out.len())
     }
 
     /// Blocks of twelve bits a weight as pairs of bfloat16, `[columns / 2]` words; `base` is added to codes
@@ -192,17 +192,17 @@ fn largest(x: &[f32]) -> f32 {
 
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx512f,avx512bw,avx512bf16")]
-fn round(x: &[f32; 2 * LANES], factor: f32) -> Words {
-    let mut out = [0; LANES];
+fn round(x: &[f32], factor: f32, out: &mut [Words]) {
     let factor = _mm512_set1_ps(factor);
-    // SAFETY: 32 floats, read unaligned, and sixteen words, written unaligned.
-    unsafe {
-        let first = _mm512_mul_ps(_mm512_loadu_ps(x.as_ptr()), factor);
-        let second = _mm512_mul_ps(_mm512_loadu_ps(x[LANES..].as_ptr()), factor);
-        let pairs = std::mem::transmute::<__m512bh, __m512i>(_mm512_cvtne2ps_pbh(second, first));
-        _mm512_storeu_si512(out.as_mut_ptr().cast(), pairs);
+    for (x, out) in x.as_chunks::<{ 2 * LANES }>().0.iter().zip(out) {
+        // SAFETY: 32 floats, read unaligned, and sixteen words, written unaligned.
+        unsafe {
+            let first = _mm512_mul_ps(_mm512_loadu_ps(x.as_ptr()), factor);
+            let second = _mm512_mul_ps(_mm512_loadu_ps(x[LANES..].as_ptr()), factor);
+            let pairs = std::mem::transmute::<__m512bh, __m512i>(_mm512_cvtne2ps_pbh(second, first));
+            _mm512_storeu_si512(out.as_mut_ptr().cast(), pairs);
+        }
     }
-    out
 }
 
 #[cfg(target_arch = "x86_64")]
