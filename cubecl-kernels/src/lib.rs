@@ -15,3 +15,4 @@ pub mod ops;
 pub mod reference;
 
 pub use error::KernelError;
+pub use flex::read::ReadBuffer;

@@ -5,6 +5,7 @@ use std::hint::black_box;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::{Duration, Instant};
 
+use atelico_kernels::ReadBuffer;
 use burn::tensor::{DType, Device, Tensor};
 use serde_json::Value;
 
@@ -20,8 +21,6 @@ const BUFFER: usize = 128 << 20;
 const BUFFERS: usize = 4;
 /// Passes, of which the best counts.
 const PASSES: usize = 4;
-/// Two threads saturate the memory of most desktop processors; more only add noise.
-const THREADS: usize = 2;
 /// How long a pass over a GPU's memory takes, so that starting it does not count.
 const PASS: Duration = Duration::from_millis(20);
 
@@ -130,43 +129,19 @@ fn device_copy(device: &Device) -> Option<f64> {
 }
 
 fn cpu_read() -> f64 {
-    let words = vec![1u64; BYTES / size_of::<u64>()];
-    let part = words.len().div_ceil(THREADS);
+    let buffer = ReadBuffer::new(BYTES);
     let pass = || {
         let start = Instant::now();
-        std::thread::scope(|scope| {
-            for words in words.chunks(part) {
-                scope.spawn(move || black_box(sum(words)));
-            }
-        });
-        BYTES as f64 / start.elapsed().as_nanos() as f64
+        black_box(buffer.read());
+        buffer.bytes() as f64 / start.elapsed().as_nanos() as f64
     };
     (0..PASSES).map(|_| pass()).fold(0.0, f64::max)
-}
-
-/// Sums in independent lanes so that memory, not the addition, is what takes the time.
-fn sum(words: &[u64]) -> u64 {
-    const LANES: usize = 32;
-    let (blocks, rest) = words.as_chunks::<LANES>();
-    let mut lanes = [0u64; LANES];
-    for block in blocks {
-        for (lane, word) in lanes.iter_mut().zip(block) {
-            *lane = lane.wrapping_add(*word);
-        }
-    }
-    lanes.iter().chain(rest).fold(0, |total, word| total.wrapping_add(*word))
 }
 
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn sum_takes_every_word() {
-        let words: Vec<u64> = (0..1000).collect();
-        assert_eq!(sum(&words), 499_500);
-    }
 
     #[test]
     fn a_token_reads_its_experts_and_no_table() {

@@ -20,6 +20,7 @@ pub(crate) mod moe;
 pub(crate) mod norm;
 mod pool;
 mod product;
+pub(crate) mod read;
 pub(crate) mod rope;
 pub(crate) mod sample;
 mod simd;

@@ -10,7 +10,7 @@ use std::ptr::NonNull;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 /// A cache line of words.
-pub(super) type Line = [u32; 16];
+pub(in crate::flex) type Line = [u32; 16];
 
 const LINE: usize = size_of::<Line>();
 /// A huge page.
@@ -69,7 +69,7 @@ impl Drop for Region {
 
 /// Lines of a region that nobody else has.
 #[derive(Debug)]
-pub(super) struct Lines {
+pub(in crate::flex) struct Lines {
     region: Arc<Region>,
     first: usize,
     count: usize,
@@ -77,7 +77,7 @@ pub(super) struct Lines {
 
 impl Lines {
     /// `count` lines of zeros.
-    pub(super) fn zeros(count: usize) -> Self {
+    pub(in crate::flex) fn zeros(count: usize) -> Self {
         /// The region that small matrices are taken from, and how much of it is taken.
         static CURRENT: Mutex<(Weak<Region>, usize)> = Mutex::new((Weak::new(), 0));
         let mut current = CURRENT.lock().unwrap_or_else(PoisonError::into_inner);
@@ -97,13 +97,13 @@ impl Lines {
         Self { region, first, count }
     }
 
-    pub(super) fn lines(&self) -> &[Line] {
+    pub(in crate::flex) fn lines(&self) -> &[Line] {
         // SAFETY: initialized lines within the region, which `self` keeps alive; changed only
         // through `&mut self`.
         unsafe { std::slice::from_raw_parts(self.region.start.add(self.first).as_ptr(), self.count) }
     }
 
-    pub(super) fn lines_mut(&mut self) -> &mut [Line] {
+    pub(in crate::flex) fn lines_mut(&mut self) -> &mut [Line] {
         // SAFETY: as above, and nobody else holds these lines.
         unsafe { std::slice::from_raw_parts_mut(self.region.start.add(self.first).as_ptr(), self.count) }
     }

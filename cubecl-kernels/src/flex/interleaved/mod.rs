@@ -24,4 +24,5 @@ mod twelve_bits;
 mod tests;
 
 pub(crate) use layout::Interleaved;
+pub(super) use memory::{Line, Lines};
 pub(crate) use product::linear;
