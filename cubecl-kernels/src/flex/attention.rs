@@ -247,7 +247,7 @@ impl Kernel for Task<'_> {
         let d = self.spec.head_dim;
         let count = self.queries();
         let units = d.div_ceil(LANES);
-        let queries = self.scaled_queries(self.share());
+        let queries = self.scaled_queries();
         let mut part = Part::new(count, units);
         let mut keys = vec![[0.0; LANES]; d * KEY_UNITS]; // [head_dim, KEYS]
         let mut scores = vec![[0.0; LANES]; count * KEY_UNITS]; // [queries, KEYS]
@@ -318,8 +318,8 @@ impl Task<'_> {
     }
 
     /// The task's queries times the scale, `[rows share, head_dim]`.
-    fn scaled_queries(&self, share: usize) -> Vec<f32> {
-        let d = self.spec.head_dim;
+    fn scaled_queries(&self) -> Vec<f32> {
+        let (d, share) = (self.spec.head_dim, self.share());
         let mut queries = Vec::with_capacity(self.positions.len() * share * d);
         for row in self.q.chunks_exact(self.spec.heads * d) {
             let heads = &row[self.kv_head * share * d..][..share * d];

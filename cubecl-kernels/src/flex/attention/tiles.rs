@@ -22,7 +22,7 @@ pub(super) struct Proof {
 }
 
 impl Proof {
-    /// The proof, if it does and `cache` has no float32 that would be rounded.
+    /// The proof, if it does, and heads like `keys` fill tiles and have no float32 that would be rounded.
     pub(super) fn new(level: Level, keys: Head<'_>, head_dim: usize) -> Option<Self> {
         let fits = head_dim.is_multiple_of(COLS) && !matches!(keys, Head::F32(_));
         Some(Self { tiles: level.tiles().filter(|_| fits)?, rounding: level.bf16()? })
@@ -53,7 +53,7 @@ impl Kernel for TileTask<'_> {
         let mut words = vec![[0; LANES]; count.max(KEYS) * steps.max(KEY_TILES)];
         let mut scratch = Vec::new();
 
-        rounding.round(&task.scaled_queries(task.share()), 1.0, &mut words[..count * steps]);
+        rounding.round(&task.scaled_queries(), 1.0, &mut words[..count * steps]);
         let mut queries = vec![ZEROS; 2 * pairs * steps]; // [blocks, head_dim / COLS] of [queries, dimensions]
         scatter(&words[..count * steps], steps, &mut queries);
         let mut keys = vec![ZEROS; KEYS / LANES * steps]; // [KEYS / LANES, head_dim / COLS] of [dimensions, keys]

@@ -8,6 +8,9 @@
 //!
 //! bfloat16 weights lie the same way, two columns to a word, or where the processor multiplies them in twelve
 //! bits each ([`twelve_bits`]), and meet activations in bfloat16. Elsewhere activations stay float32.
+//!
+//! Where the processor multiplies tiles of bfloat16, many rows of activations meet weights of any format in those
+//! ([`tiles`]).
 
 mod columns;
 mod floats;

@@ -56,15 +56,15 @@ pub(super) fn linear_at(
     let groups = rows.div_ceil(LANES);
     // Four tasks for every thread let a fast one take work from a slow one.
     let share = groups.div_ceil(4 * pool::threads());
-    let task_groups = match m {
-        ..=WIDE => share.max(TASK_WEIGHTS.div_ceil(LANES * cols)),
-        _ => share.min(TASK_GROUPS),
-    };
     if let Some(x) = tiles::Activations::new(level, matrix, x, m) {
         let task_groups = share.min(TASK_GROUPS);
         let mut tasks = cut(columns, task_groups * LANES);
         return pool::for_each(&mut tasks, |task, out| x.multiply(level, matrix, task * task_groups, out));
     }
+    let task_groups = match m {
+        ..=WIDE => share.max(TASK_WEIGHTS.div_ceil(LANES * cols)),
+        _ => share.min(TASK_GROUPS),
+    };
     let mut tasks = cut(columns, task_groups * LANES);
     if matrix.format == Format::BF16 {
         let x = floats::Activations::new(level, matrix, x, m);

@@ -3,6 +3,7 @@
 
 #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
 use std::arch::{asm, x86_64::*};
+use std::cell::Cell;
 use std::marker::PhantomData;
 
 use super::{LANES, Unit, Words};
@@ -24,6 +25,11 @@ pub(crate) struct Tiles(());
 
 /// A thread whose tiles are configured; they are released with it.
 pub(crate) struct Configured(PhantomData<*mut ()>);
+
+thread_local! {
+    /// Whether the thread has a [`Configured`].
+    static CONFIGURED: Cell<bool> = const { Cell::new(false) };
+}
 
 /// `XTILEDATA`, which the kernel saves only for processes that ask.
 #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
@@ -55,7 +61,11 @@ impl Tiles {
     }
 
     /// Makes this thread ready.
+    ///
+    /// # Panics
+    /// When it is already: the first to be dropped would release the tiles of the other.
     pub(crate) fn configure(self) -> Configured {
+        assert!(!CONFIGURED.replace(true), "this thread's tiles are in use");
         #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
         {
             /// Intel's `TILECFG`: every tile has sixteen rows of 64 bytes.
@@ -82,6 +92,7 @@ impl Tiles {
 
 impl Drop for Configured {
     fn drop(&mut self) {
+        CONFIGURED.set(false);
         #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
         // SAFETY: the thread's tiles were configured, and nobody has their contents any more.
         unsafe {
