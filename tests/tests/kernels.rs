@@ -276,7 +276,8 @@ fn decode_attention_equals_its_parts() {
                     kv: KvSource::Projected,
                 };
                 let scale = (d as f32).powf(-0.5);
-                let spec = AttentionSpec { heads, kv_heads, head_dim: d, scale, window, consecutive: false };
+                let spec =
+                    AttentionSpec { heads, kv_heads, head_dim: d, scale, window, consecutive: false, narrow: false };
                 // In one row: a device may leave gaps between the rows of what it casts or takes itself.
                 let cache = |i: usize| {
                     let data = TensorData::new(caches[i].clone(), [caches[i].len()]).convert_dtype(dtype);
@@ -343,7 +344,8 @@ fn attention_equals_the_reference() {
                 for ((positions, rows), consecutive) in [(decode, false), (prefill, true)] {
                     let m = positions.len();
                     let scale = (d as f32).powf(-0.5);
-                    let spec = AttentionSpec { heads, kv_heads, head_dim: d, scale, window, consecutive };
+                    let spec =
+                        AttentionSpec { heads, kv_heads, head_dim: d, scale, window, consecutive, narrow: false };
                     let q = noise.floats(m * heads * d).iter().map(|v| v * 4.0).collect::<Vec<_>>();
                     let found = floats(ops::attention(
                         tensor(&q, [m, heads * d], device),

@@ -169,6 +169,7 @@ fn a_prompt_at_once_in_chunks_or_token_by_token_gives_the_same() {
                 scale: (d as f32).powf(-0.5),
                 window,
                 consecutive: true,
+                narrow: false,
             },
             qkv: noise.floats(tokens * (heads + 2 * kv_heads) * d),
             table: noise.floats(capacity * d),

@@ -73,7 +73,8 @@ fn attention_takes_heads_of_512_elements() {
                 let prefill: (Vec<i32>, Vec<i32>) = ((120..131).collect(), vec![1; 11]);
                 for ((positions, rows), consecutive) in [(decode, false), (prefill, true)] {
                     let m = positions.len();
-                    let spec = AttentionSpec { heads, kv_heads, head_dim: d, scale: 0.25, window, consecutive };
+                    let spec =
+                        AttentionSpec { heads, kv_heads, head_dim: d, scale: 0.25, window, consecutive, narrow: false };
                     let q = noise.floats(m * heads * d);
                     let found = floats(ops::attention(
                         tensor(&q, [m, heads * d], device),

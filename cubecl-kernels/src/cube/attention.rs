@@ -38,7 +38,7 @@ impl AttentionOps for CubeBackend {
         let q = contiguous(q);
         let [rows, width] = dims(&q);
         let [_, _, capacity, cache_width] = dims(&k_cache);
-        let AttentionSpec { heads, kv_heads, head_dim, scale, window, consecutive } = spec;
+        let AttentionSpec { heads, kv_heads, head_dim, scale, window, consecutive, .. } = spec;
         let group = heads / kv_heads;
         let fits = |n: &usize| group.is_multiple_of(*n) && n * (head_dim + TILE as usize) <= SHARED_FLOATS;
         let heads_per_cube = (1..=group).rev().find(fits).unwrap_or(1);

@@ -56,7 +56,8 @@ fn attention_at(
     out: &mut [f32],
 ) {
     let width = spec.heads * spec.head_dim;
-    let proof = (cache[0].heads() > 0).then(|| tiles::Proof::new(level, cache[0].head(0), spec.head_dim)).flatten();
+    let narrow = spec.narrow && cache[0].heads() > 0;
+    let proof = narrow.then(|| tiles::Proof::new(level, cache[0].head(0), spec.head_dim)).flatten();
     let task_queries = if proof.is_some() { TILE_TASK_QUERIES } else { TASK_QUERIES };
     let groups = groups(cache[0], positions, slots, spec, task_queries);
     let work: usize = groups.iter().map(|group| group.rows * width * (group.end - group.start)).sum();

@@ -23,6 +23,9 @@ pub struct AttentionSpec {
     /// All rows belong to one slot and lie at consecutive positions (prefill), which lets
     /// neighbouring rows share the keys and values they read.
     pub consecutive: bool,
+    /// Many queries may be multiplied in bfloat16 with keys and values that are no float32: the CPU does where it
+    /// multiplies tiles. A GPU goes by the caches' type alone.
+    pub narrow: bool,
 }
 
 #[backend_extension(Flex, Cube: cfg(feature = "cube"))]

@@ -5,7 +5,7 @@ use atelico_engine::model::Step;
 use atelico_engine::nn::{Linear, RmsNorm, Rope};
 use atelico_engine::state::KvCache;
 use atelico_engine::{Error, Result};
-use atelico_kernels::ops::{AttentionSpec, KvSource, RopePairing, RopeSpec};
+use atelico_kernels::ops::{AttentionSpec, KvSource, Precision, RopePairing, RopeSpec};
 use burn::tensor::Tensor;
 
 /// Shape and options of an attention layer.
@@ -98,6 +98,7 @@ impl Attention {
                 scale: config.scale,
                 window: config.sliding_window,
                 consecutive: false,
+                narrow: weights.placement().precision != Precision::F32,
             },
             gate_offset,
         })

@@ -7,6 +7,7 @@ use crate::flex::simd::Level;
 use crate::flex::test_data::Random;
 use crate::ops::AttentionSpec;
 
+#[derive(Clone)]
 struct Case {
     spec: AttentionSpec,
     capacity: usize,
@@ -15,7 +16,8 @@ struct Case {
 }
 
 fn spec(heads: usize, kv_heads: usize, head_dim: usize, window: Option<usize>) -> AttentionSpec {
-    AttentionSpec { heads, kv_heads, head_dim, scale: (head_dim as f32).powf(-0.5), window, consecutive: false }
+    let scale = (head_dim as f32).powf(-0.5);
+    AttentionSpec { heads, kv_heads, head_dim, scale, window, consecutive: false, narrow: true }
 }
 
 fn cache(elements: Elements<'_>, capacity: usize, head_dim: usize) -> Cache<'_> {
@@ -77,6 +79,8 @@ fn check(case: &Case) {
         // Scores of normal numbers are large, rounded ones off by some hundredths.
         let bound = if Proof::new(level, caches[0].head(0), d).is_some() { 4e-2 } else { 1e-5 };
         compare(level, case, &q, caches, &expected, bound);
+        let exact = AttentionSpec { narrow: false, ..case.spec };
+        compare(level, &Case { spec: exact, ..case.clone() }, &q, caches, &expected, 1e-5);
     }
 }
 

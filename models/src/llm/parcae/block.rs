@@ -5,7 +5,7 @@ use atelico_engine::model::Step;
 use atelico_engine::nn::{Embedding, Linear, RmsNorm, Rope};
 use atelico_engine::state::KvCache;
 use atelico_engine::{Error, Result};
-use atelico_kernels::ops::{self, AttentionSpec, KvSource, RopePairing, RopeSpec};
+use atelico_kernels::ops::{self, AttentionSpec, KvSource, Precision, RopePairing, RopeSpec};
 use burn::tensor::Tensor;
 
 use super::config::BlockConfig;
@@ -118,6 +118,7 @@ impl CausalSelfAttention {
                 scale: (head_dim as f32).powf(-0.5),
                 window: None,
                 consecutive: false,
+                narrow: weights.placement().precision != Precision::F32,
             },
         })
     }
