@@ -6,7 +6,8 @@
 #
 # ATELICO names our program (default: target/release/atelico). LLAMA_BENCH names llama-bench; without
 # it, it is built from the sources that llama-cpp-python ships on PyPI (needs pip, cmake and a C++
-# compiler; some minutes). It runs in its fastest mode here: weights in memory of its own on huge pages
+# compiler; some minutes; what gcc 12 builds crashes on processors with AMX, CXX=clang++ CC=clang helps).
+# It runs in its fastest mode here: weights in memory of its own on huge pages
 # instead of a mapped file.
 set -euo pipefail
 
