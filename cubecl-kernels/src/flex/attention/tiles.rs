@@ -3,7 +3,7 @@
 
 use super::{KEY_UNITS, KEYS, Part, Task};
 use crate::flex::kv_cache::Head;
-use crate::flex::simd::{Bf16, Dots, Kernel, LANES, Level, Sums, Tile, Tiles, Words};
+use crate::flex::simd::{Bf16, Dots, Kernel, LANES, Level, Sums, Tile, Tiles, Words, scatter};
 
 /// Columns of a tile of activations: dimensions of queries, keys of exponentials.
 const COLS: usize = 2 * LANES;
@@ -102,15 +102,6 @@ impl Kernel for TileTask<'_> {
 fn halves(tiles: &[Tile]) -> [&[Tile]; 2] {
     let (first, second) = tiles.split_at(tiles.len() / 2);
     [first, second]
-}
-
-/// Rows of words, `[rows, steps]`, as tiles of sixteen rows each, `[blocks, steps]`.
-fn scatter(words: &[Words], steps: usize, tiles: &mut [Tile]) {
-    for (row, words) in words.chunks_exact(steps).enumerate() {
-        for (tile, words) in tiles[row / LANES * steps..].iter_mut().zip(words) {
-            tile.0[row % LANES] = *words;
-        }
-    }
 }
 
 /// Rows of words, `[rows, steps]`, as tiles with a row to a column, `[blocks, steps]`; zeros for missing rows.

@@ -29,6 +29,23 @@ pub(super) trait Block {
     fn unpack<S: Dots>(simd: S, block: Stored<'_>, out: &mut [Line]);
 }
 
+/// `body` with the type `block` as the format's [`Block`].
+macro_rules! with_block {
+    ($format:expr, $block:ident => $body:expr) => {
+        with_block!($format, $block => $body, Q4_0 Q4_1 Q5_0 Q5_1 Q8_0 Q2_K Q3_K Q4_K Q5_K Q6_K IQ4_NL IQ4_XS)
+    };
+    ($format:expr, $block:ident => $body:expr, $($name:ident)*) => {
+        match $format {
+            $(Format::$name => {
+                type $block = super::formats::$name;
+                $body
+            })*
+            format => unreachable!("{format} is not interleaved in blocks"),
+        }
+    };
+}
+pub(super) use with_block;
+
 /// The words and halves of a block.
 #[derive(Clone, Copy)]
 pub(super) struct Stored<'a> {

@@ -3,7 +3,7 @@
 use std::cell::RefCell;
 use std::marker::PhantomData;
 
-use super::formats::{self, Block, Stored};
+use super::formats::{Block, Stored, with_block};
 use super::layout::Interleaved;
 use super::memory::Line;
 use crate::flex::simd::{Dots, Kernel, LANES, Level, Tile};
@@ -39,15 +39,7 @@ pub(super) fn with_pairs(level: Level, matrix: &Interleaved, first: usize, rows:
 
 /// Unpacks a group of a format with blocks.
 fn unpack(level: Level, format: Format, group: &[Line], out: &mut [Line]) {
-    macro_rules! with_block {
-        ($($name:ident)*) => {
-            match format {
-                $(Format::$name => level.run(Unpack { group, out, block: PhantomData::<formats::$name> }),)*
-                _ => unreachable!("{format} is not interleaved in blocks"),
-            }
-        };
-    }
-    with_block!(Q4_0 Q4_1 Q5_0 Q5_1 Q8_0 Q2_K Q3_K Q4_K Q5_K Q6_K IQ4_NL IQ4_XS);
+    with_block!(format, B => level.run(Unpack { group, out, block: PhantomData::<B> }));
 }
 
 struct Unpack<'a, B> {

@@ -4,7 +4,7 @@ use std::marker::PhantomData;
 
 use super::columns::{Columns, SUB, quantize};
 use super::floats;
-use super::formats::{self, Block, Stored};
+use super::formats::{Block, Stored, with_block};
 use super::layout::Interleaved;
 use super::memory::Line;
 use super::tiles;
@@ -113,15 +113,7 @@ struct Task<'a, 'b> {
 
 impl Task<'_, '_> {
     fn run(self, level: Level) {
-        macro_rules! with_block {
-            ($($name:ident)*) => {
-                match self.matrix.format {
-                    $(Format::$name => self.panels::<formats::$name>(level),)*
-                    _ => unreachable!("{} is not interleaved", self.matrix.format),
-                }
-            };
-        }
-        with_block!(Q4_0 Q4_1 Q5_0 Q5_1 Q8_0 Q2_K Q3_K Q4_K Q5_K Q6_K IQ4_NL IQ4_XS);
+        with_block!(self.matrix.format, B => self.panels::<B>(level));
     }
 
     fn panels<B: Block>(mut self, level: Level) {

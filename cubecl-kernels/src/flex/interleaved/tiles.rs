@@ -10,7 +10,7 @@ use super::layout::Interleaved;
 use super::pairs::with_pairs;
 use super::product::store;
 use crate::flex::pool;
-use crate::flex::simd::{LANES, Level, Sums, Tile, Tiles};
+use crate::flex::simd::{LANES, Level, Sums, Tile, Tiles, scatter};
 use crate::formats::Format;
 
 /// Columns of a tile.
@@ -20,7 +20,7 @@ const COLS: usize = 2 * LANES;
 /// weights that lie as pairs already, or almost, pay from a few rows on.
 pub(super) fn multiplier(level: Level, format: Format, m: usize) -> Option<Tiles> {
     let least = if format == Format::BF16 { 5 } else { 32 };
-    level.tiles().filter(|_| m >= least && level.bf16().is_some())
+    level.tiles().filter(|_| m >= least)
 }
 
 /// Tiles of a row that are multiplied before the next: those of a task's groups stay in the second-level cache.
@@ -49,13 +49,9 @@ impl Activations {
         let mut tiles = vec![Tile([[0; LANES]; LANES]); m.div_ceil(LANES) * length];
         let mut blocks: Vec<_> = tiles.chunks_exact_mut(length).zip(x.chunks(LANES * cols)).collect();
         pool::for_each(&mut blocks, |_, (block, rows)| {
-            let mut rounded = vec![[0; LANES]; length];
-            for (n, row) in rows.chunks_exact(cols).enumerate() {
-                rounding.round(row, 1.0, &mut rounded);
-                for (tile, rounded) in block.iter_mut().zip(&rounded) {
-                    tile.0[n] = *rounded;
-                }
-            }
+            let mut rounded = vec![[0; LANES]; rows.len() / COLS];
+            rounding.round(rows, 1.0, &mut rounded);
+            scatter(&rounded, length, block);
         });
         Some(Self { proof, tiles })
     }

@@ -20,7 +20,7 @@ use std::sync::OnceLock;
 pub(crate) use bf16::Bf16;
 use dots::PREFETCH;
 pub(crate) use dots::{Dots, Words};
-pub(crate) use tiles::{Sums, Tile, Tiles};
+pub(crate) use tiles::{Sums, Tile, Tiles, scatter};
 
 /// Lanes of one vector.
 pub(crate) const LANES: usize = 16;
@@ -149,6 +149,9 @@ pub(crate) enum Level {
     /// AVX-512 F, BW, DQ, VL and VNNI.
     #[cfg(target_arch = "x86_64")]
     Avx512(avx512::Avx512),
+    /// The same with products of bfloat16, of pairs and of tiles.
+    #[cfg(target_arch = "x86_64")]
+    Amx(avx512::Avx512, Bf16, Tiles),
     /// NEON.
     #[cfg(target_arch = "aarch64")]
     Neon(neon::Neon),
@@ -162,6 +165,10 @@ impl Level {
         {
             levels.extend(avx2::Avx2::detect().map(Self::Avx2));
             levels.extend(avx512::Avx512::detect().map(Self::Avx512));
+            if let (Some(simd), Some(pairs), Some(tiles)) = (avx512::Avx512::detect(), Bf16::detect(), Tiles::detect())
+            {
+                levels.push(Self::Amx(simd, pairs, tiles));
+            }
         }
         #[cfg(target_arch = "aarch64")]
         levels.push(Self::Neon(neon::Neon::detect()));
@@ -192,6 +199,8 @@ impl Level {
         match self {
             #[cfg(target_arch = "x86_64")]
             Self::Avx512(_) => Bf16::detect(),
+            #[cfg(target_arch = "x86_64")]
+            Self::Amx(_, pairs, _) => Some(pairs),
             _ => None,
         }
     }
@@ -200,7 +209,7 @@ impl Level {
     pub(crate) fn tiles(self) -> Option<Tiles> {
         match self {
             #[cfg(target_arch = "x86_64")]
-            Self::Avx512(_) => Tiles::detect(),
+            Self::Amx(_, _, tiles) => Some(tiles),
             _ => None,
         }
     }
@@ -212,7 +221,7 @@ impl Level {
             #[cfg(target_arch = "x86_64")]
             Self::Avx2(simd) => simd.run(kernel),
             #[cfg(target_arch = "x86_64")]
-            Self::Avx512(simd) => simd.run(kernel),
+            Self::Avx512(simd) | Self::Amx(simd, ..) => simd.run(kernel),
             #[cfg(target_arch = "aarch64")]
             Self::Neon(simd) => kernel.run(simd),
         }

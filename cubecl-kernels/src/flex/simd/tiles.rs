@@ -48,6 +48,15 @@ fn detect() -> bool {
     features && permitted()
 }
 
+/// Rows of words, `[rows, steps]`, as tiles of sixteen rows each, `[blocks, steps]`.
+pub(crate) fn scatter(words: &[Words], steps: usize, tiles: &mut [Tile]) {
+    for (row, words) in words.chunks_exact(steps).enumerate() {
+        for (tile, words) in tiles[row / LANES * steps..].iter_mut().zip(words) {
+            tile.0[row % LANES] = *words;
+        }
+    }
+}
+
 impl Tiles {
     /// The proof, if it does. Asked once: the permission is the process's.
     pub(crate) fn detect() -> Option<Self> {
